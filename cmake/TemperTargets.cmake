@@ -1,0 +1,96 @@
+# The four functions every room's CMakeLists.txt is written in: library, binary, test, proto.
+
+set(TEMPER_WARNINGS -Wall -Wextra -Wno-missing-field-initializers -Werror)
+
+add_library(temper_options INTERFACE)
+target_include_directories(temper_options INTERFACE "${CMAKE_SOURCE_DIR}")
+target_compile_options(temper_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:${TEMPER_WARNINGS};-fno-math-errno;-ffp-contract=off>)
+if(TEMPER_SANITIZE)
+  target_compile_options(temper_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${TEMPER_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=undefined>)
+  target_link_options(temper_options INTERFACE -fsanitize=${TEMPER_SANITIZE})
+endif()
+
+# temper_library(NAME SOURCES a.cc ... DEPS ... [PRIVATE_DEPS ...])
+#   Target temper_NAME. DEPS are public, PRIVATE_DEPS are seen by the .cc files alone.
+function(temper_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  set(target temper_${name})
+  add_library(${target} STATIC ${ARG_SOURCES})
+  target_link_libraries(${target} PUBLIC temper_options ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
+  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+endfunction()
+
+# temper_binary(NAME SOURCES main.cc ... DEPS ...)
+#   Program NAME in <build>/bin.
+function(temper_binary name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE temper_options ${ARG_DEPS})
+endfunction()
+
+# temper_test(PATH SOURCES x_test.cc ... DEPS ... [TIMEOUT seconds] [LABELS unit|integration|e2e|golden])
+#   One GoogleTest program and one CTest entry. PATH is "<level>/<room>/<what>", its first part the
+#   default label. Programs run in the source folder's root.
+function(temper_test path)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  string(REPLACE "/" "_" target "test_${path}")
+  string(REGEX REPLACE "/.*" "" level "${path}")
+  add_executable(${target} ${ARG_SOURCES})
+  set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests")
+  target_link_libraries(${target} PRIVATE temper_options ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  add_test(NAME ${path} COMMAND ${target} WORKING_DIRECTORY "${CMAKE_SOURCE_DIR}")
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 120)
+  endif()
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS ${level})
+  endif()
+  set_tests_properties(${path} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
+    ENVIRONMENT "TEMPER_BIN_DIR=${CMAKE_BINARY_DIR}/bin;TEMPER_BUILD_DIR=${CMAKE_BINARY_DIR}")
+  foreach(source IN LISTS ARG_SOURCES)
+    get_filename_component(absolute "${source}" ABSOLUTE)
+    set_property(GLOBAL APPEND PROPERTY TEMPER_TEST_SOURCES "${absolute}")
+  endforeach()
+endfunction()
+
+# A *_test.cc that no temper_test names fails the configure step.
+function(temper_check_tests_registered)
+  file(GLOB_RECURSE found "${CMAKE_SOURCE_DIR}/tests/*_test.cc")
+  get_property(registered GLOBAL PROPERTY TEMPER_TEST_SOURCES)
+  foreach(source IN LISTS found)
+    if(NOT source IN_LIST registered)
+      if(NOT TEMPER_TORCH)
+        continue()  # tests of the LibTorch rooms are left out of such a build as a whole
+      endif()
+      message(FATAL_ERROR "${source} is in no temper_test(); register it in its folder's CMakeLists.txt.")
+    endif()
+  endforeach()
+endfunction()
+
+# temper_proto(NAME FILES a.proto ...)
+#   Target temper_NAME with the generated messages and gRPC stubs; include as "temper/v1/a.pb.h".
+function(temper_proto name)
+  cmake_parse_arguments(ARG "" "" "FILES" ${ARGN})
+  set(out "${CMAKE_BINARY_DIR}/proto")
+  file(MAKE_DIRECTORY "${out}")
+  find_program(PROTOC protoc REQUIRED)
+  find_program(GRPC_CPP_PLUGIN grpc_cpp_plugin REQUIRED)
+  foreach(file IN LISTS ARG_FILES)
+    string(REGEX REPLACE "\\.proto$" "" stem "${file}")
+    set(generated "${out}/${stem}.pb.cc" "${out}/${stem}.pb.h" "${out}/${stem}.grpc.pb.cc" "${out}/${stem}.grpc.pb.h")
+    add_custom_command(OUTPUT ${generated}
+      COMMAND ${PROTOC} -I "${CMAKE_SOURCE_DIR}/proto" --cpp_out=${out} --grpc_out=${out}
+              --plugin=protoc-gen-grpc=${GRPC_CPP_PLUGIN} "${CMAKE_SOURCE_DIR}/proto/${file}"
+      DEPENDS "${CMAKE_SOURCE_DIR}/proto/${file}" VERBATIM)
+    list(APPEND sources "${out}/${stem}.pb.cc" "${out}/${stem}.grpc.pb.cc")
+  endforeach()
+  add_library(temper_${name} STATIC ${sources})
+  target_include_directories(temper_${name} SYSTEM PUBLIC "${out}")
+  target_link_libraries(temper_${name} PUBLIC temper_grpc)
+  set_target_properties(temper_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  if(TEMPER_SANITIZE)
+    target_compile_options(temper_${name} PRIVATE -fsanitize=${TEMPER_SANITIZE})
+  endif()
+endfunction()
