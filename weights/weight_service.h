@@ -1,0 +1,31 @@
+#pragma once
+
+// WeightService over gRPC: streams the buckets of a version from a WeightSource.
+
+#include "services/rpc/rpc_metrics.h"
+#include "temper/v1/weights.grpc.pb.h"
+#include "weights/weight_source.h"
+
+namespace temper::weights {
+
+struct WeightServiceOptions {
+  const WeightSource* source = nullptr;  // outlives the service; needed
+  uint32_t chunk_bytes = 1 << 20;        // payload of one message; 1 .. 32 MiB, clamped
+  absl::Duration longest_stream = absl::Minutes(10);  // a puller that stalls is dropped then
+  rpc::RpcMetrics* metrics = nullptr;                 // may be null
+};
+
+// Register it with rpc::RpcServer beside the learner's own service. Handlers never block: a stream
+// holds its version and writes the next chunk when gRPC has taken the last one, so memory in flight
+// is one chunk per puller.
+class WeightServiceImpl final : public v1::WeightService::CallbackService {
+ public:
+  explicit WeightServiceImpl(const WeightServiceOptions& options);
+  grpc::ServerWriteReactor<v1::BucketChunk>* PullBuckets(
+      grpc::CallbackServerContext* context, const v1::PullBucketsRequest* request) override;
+
+ private:
+  const WeightServiceOptions options_;
+};
+
+}  // namespace temper::weights
