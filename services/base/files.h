@@ -45,7 +45,8 @@ class AtomicFileWriter final {
   int descriptor_;  // -1 once closed
 };
 
-// Appends one write(2) of `bytes` and no more; with `sync` the bytes are on disk at return.
+// Adds `bytes` at the end, creating the file if needed; with `sync` they are on disk at return. A
+// process killed in between may leave a part of them.
 absl::Status AppendToFile(const std::string& path, std::string_view bytes, bool sync = false);
 
 // Creates the directory and its parents; existing ones are fine.

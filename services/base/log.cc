@@ -28,8 +28,8 @@ Sink& TheSink() {
 
 std::string Quoted(const std::string& value) {
   if (!value.empty() && value.find_first_of(" \"\n\t=") == std::string::npos) return value;
-  return absl::StrCat(
-      "\"", absl::StrReplaceAll(value, {{"\\", "\\\\"}, {"\"", "\\\""}, {"\n", "\\n"}}), "\"");
+  return Cat("\"", absl::StrReplaceAll(value, {{"\\", "\\\\"}, {"\"", "\\\""}, {"\n", "\\n"}}),
+             "\"");
 }
 
 }  // namespace
@@ -40,7 +40,7 @@ absl::Status StartLogging(const LogOptions& options) {
   if (!options.file.empty()) {
     std::FILE* file = std::fopen(options.file.c_str(), "ae");
     if (file == nullptr) {
-      return absl::UnavailableError(absl::StrCat("cannot append to the log file ", options.file));
+      return absl::UnavailableError(Cat("cannot append to the log file ", options.file));
     }
     if (sink.file != nullptr) std::fclose(sink.file);
     sink.file = file;
@@ -53,12 +53,11 @@ void Log(LogLevel level, std::string_view event, std::initializer_list<LogField>
   Sink& sink = TheSink();
   absl::MutexLock lock(&sink.mutex);
   if (level < sink.options.level) return;
-  std::string line =
-      absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone()), " ",
-                   std::string(1, "DIWE"[static_cast<int>(level)]), " role=", sink.options.role,
-                   " event=", event);
+  std::string line = Cat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone()),
+                         " ", std::string(1, "DIWE"[static_cast<int>(level)]),
+                         " role=", sink.options.role, " event=", event);
   for (const LogField& field : fields)
-    absl::StrAppend(&line, " ", field.key, "=", Quoted(field.value));
+    line += Cat(" ", field.key, "=", Quoted(field.value));
   line.push_back('\n');
   if (sink.options.to_stderr) std::fwrite(line.data(), 1, line.size(), stderr);
   if (sink.file != nullptr) {

@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
+#include "services/base/text.h"
 
 namespace temper::base {
 
@@ -18,7 +18,7 @@ enum class LogLevel { kDebug, kInfo, kWarning, kError };
 struct LogField {
   template <typename T>
   LogField(std::string_view field_key, const T& field_value)
-      : key(field_key), value(absl::StrCat(field_value)) {}
+      : key(field_key), value(Cat(field_value)) {}
   std::string_view key;
   std::string value;
 };

@@ -17,6 +17,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "services/rpc/rpc_metrics.h"
 
@@ -33,7 +34,8 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context);
 // An answer that comes later: the handler makes one, hands the pointer to whoever will know the
 // answer, and returns reactor(). Answered exactly once: by the first Finish, or with Cancelled when
 // the caller gives up or the server shuts down. The request and response messages live until
-// then; touch the response only inside `fill`. Thread-safe.
+// then; touch the response only inside `fill`. Dropping the last pointer unanswered answers
+// Unavailable. Thread-safe.
 //
 //   auto reply = rpc::DeferredReply::Create(metrics_, "AcquireWork");
 //   queue_->AddWaiter([reply, response](const Work& work) {
@@ -47,7 +49,11 @@ class DeferredReply final {
   static std::shared_ptr<DeferredReply> Create(RpcMetrics* metrics, std::string_view method,
                                                std::function<void()> on_cancel = nullptr);
 
-  // The handler's return value. gRPC owns it; calls after the end of the RPC are safe.
+  ~DeferredReply();
+  DeferredReply(const DeferredReply&) = delete;
+  DeferredReply& operator=(const DeferredReply&) = delete;
+
+  // The handler's return value, which it must return: gRPC owns it.
   grpc::ServerUnaryReactor* reactor();
 
   // Runs `fill` to write the response and answers with the status it returns. Returns false,
