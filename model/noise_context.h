@@ -1,0 +1,70 @@
+#pragma once
+
+// How the rows of a pass are keyed for hardware error, and where its counts go. Both engines build
+// one RowNoise for the rows they compute; linears ask it per contiguous segment of one group's
+// rows, so that counters belong to groups. No LibTorch here.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "numerics/gaussian.h"
+#include "numerics/noise_counters.h"
+#include "numerics/noise_policy.h"
+#include "numerics/site.h"
+
+namespace temper::model {
+
+// Error types, operators and draws these engines do not implement, as a status at start rather than
+// silence in a run: Unimplemented if the policy perturbs an operator other than the linears.
+absl::Status CheckPolicySupported(const numerics::NoisePolicy& policy);
+
+// Counts of one group: one row per (direction, layer or none, operator), dense, because the
+// operators add to it in the inner loop. Thread-compatible: each thread counts into its own.
+class GroupCounts {
+ public:
+  GroupCounts() = default;
+  GroupCounts(numerics::Phase phase, int num_layers);
+
+  numerics::NoiseRow& Row(numerics::Direction direction, numerics::Operator op, int layer);
+  // Adds the rows that were called to `counters`.
+  void AddTo(numerics::NoiseCounters* counters) const;
+  void Merge(const GroupCounts& other);
+
+ private:
+  numerics::Phase phase_ = numerics::Phase::kRollout;
+  int num_layers_ = 0;
+  std::vector<numerics::NoiseRow> rows_;
+};
+
+// Rows begin .. end - 1 of a pass belong to one group.
+struct RowSegment {
+  int64_t begin = 0;
+  int64_t end = 0;
+  GroupCounts* counts = nullptr;  // not null
+};
+
+// The rows of one pass, or of a part of it. Holds views; built per pass.
+struct RowNoise {
+  const numerics::NoisePolicy* policy = nullptr;  // null: no error, but operators are counted
+  numerics::Phase phase = numerics::Phase::kRollout;
+  // Of the draws that `phase` names. keys[r]: row r. May be empty where no error acts.
+  std::span<const numerics::RowKey> keys;
+  std::span<const RowSegment> segments;  // in order, without gaps, from row 0
+
+  // Scale of the error of (phase, direction, op, layer); 0 without policy.
+  float Scale(numerics::Direction direction, numerics::Operator op, int layer) const;
+};
+
+// y[r, c] *= 1 + scale * n(keys[r], site, c) for rows first_row .. first_row + rows - 1 of the
+// pass, of which y holds the first at y; counts one operator call per segment that it touches
+// (per segment, so the count does not depend on how threads cut the rows when `count_calls` is true
+// only for the first part of a segment). keys: those of these draws, indexed by the row of the
+// pass. role: kOutput with kForward, kGradInput with kBackward.
+void ApplyRowError(float* y, int64_t first_row, int64_t rows, int64_t cols, int64_t row_stride,
+                   const RowNoise& noise, std::span<const numerics::RowKey> keys,
+                   numerics::Direction direction, numerics::Operator op, int layer,
+                   numerics::TensorRole role);
+
+}  // namespace temper::model

@@ -1,0 +1,65 @@
+#pragma once
+
+// The weights of a model as float32 tensors by Hugging Face name, in the order of
+// ExpectedTensors(config). This is the form that engines, optimizer, checkpoints and broadcasts
+// share; engines pack copies of their own and never write here.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/io/loader.h"
+#include "model/io/model_config.h"
+#include "model/io/tensor_data.h"
+
+namespace temper::model {
+
+// Thread-compatible: many readers, or one writer. Copies share tensor memory (CloneParameters does
+// not).
+struct Parameters {
+  ModelConfig config;
+  // Exactly ExpectedTensors(config): names, order, shapes. CPU, float32, contiguous, 64-byte
+  // aligned. They carry no gradient history; TrainModel marks its own as requiring gradients.
+  std::vector<std::pair<std::string, at::Tensor>> named;
+
+  // Null if there is no such tensor.
+  const at::Tensor* Find(std::string_view name) const;
+  // For names that ExpectedTensors(config) holds; another name is our own bug and ends the process.
+  const at::Tensor& Get(std::string_view name) const;
+};
+
+// Copies a model that was read from disk.
+// Errors: InvalidArgument if tensors and configuration do not match (names the tensor).
+absl::StatusOr<Parameters> ParametersFromModel(const LoadedModel& model);
+
+// Fresh weights: matrices and embeddings N(0, initializer_range^2), biases 0, norms 1. Every number
+// is keyed by (base::Purpose::kWeightInit, seed), site = index of the tensor in
+// ExpectedTensors(config), element = flat index, so one seed gives one model on every machine.
+// Errors: InvalidArgument for a configuration that ValidateModelConfig refuses.
+absl::StatusOr<Parameters> InitializeParameters(const ModelConfig& config, uint64_t seed);
+
+// All tensors present and zero: memory to receive weights into. Errors as InitializeParameters.
+absl::StatusOr<Parameters> ZeroParameters(const ModelConfig& config);
+
+// A deep copy without gradients.
+Parameters CloneParameters(const Parameters& parameters);
+
+// Views for saving (HuggingFaceModel::tensors) and for reading bytes; valid while the tensors live.
+TensorViewMap ViewsOf(const Parameters& parameters);
+// The same memory for writing, by name.
+std::map<std::string, std::span<float>> MutableViewsOf(Parameters& parameters);
+
+// XXH3-64 over name, 0 byte and little-endian bytes of every tensor in order.
+uint64_t HashParameters(const Parameters& parameters);
+
+// Number of weights.
+int64_t CountWeights(const Parameters& parameters);
+
+}  // namespace temper::model
