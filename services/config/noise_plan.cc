@@ -1,0 +1,147 @@
+#include "services/config/noise_plan.h"
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "services/base/status_macros.h"
+#include "xxhash.h"
+
+namespace temper::config {
+namespace {
+
+numerics::ApplyDuring ApplyDuringOf(const std::string& name) {
+  if (name == "rollout") return numerics::ApplyDuring::kRollout;
+  if (name == "training") return numerics::ApplyDuring::kTraining;
+  return numerics::ApplyDuring::kBoth;
+}
+
+numerics::LearnerNoise LearnerNoiseOf(const std::string& name) {
+  if (name == "fresh") return numerics::LearnerNoise::kFresh;
+  if (name == "none") return numerics::LearnerNoise::kNone;
+  return numerics::LearnerNoise::kSame;
+}
+
+numerics::NoiseSpec SpecOf(const v1::RunConfig& config) {
+  const v1::NoisyOpsConfig& noisy = config.trainer().noisy_ops();
+  numerics::NoiseSpec spec;
+  spec.enabled = noisy.enabled();
+  spec.error_scale = noisy.error_scale();
+  spec.forward_only = noisy.forward_only();
+  spec.backward_only = noisy.backward_only();
+  spec.apply_during = ApplyDuringOf(noisy.apply_during());
+  spec.learner_noise = LearnerNoiseOf(config.trainer().learner_noise());
+  spec.error_gradient = noisy.error_gradient() == "straight_through"
+                            ? numerics::ErrorGradient::kStraightThrough
+                            : numerics::ErrorGradient::kPathwise;
+  spec.noise_key =
+      noisy.noise_key() == "frozen" ? numerics::NoiseKey::kFrozen : numerics::NoiseKey::kFresh;
+  spec.device_seed = config.seed();
+  spec.target_modules.assign(noisy.target_modules().begin(), noisy.target_modules().end());
+  spec.exclude_modules.assign(noisy.exclude_modules().begin(), noisy.exclude_modules().end());
+  spec.target_layers.assign(noisy.target_layers().begin(), noisy.target_layers().end());
+  spec.all_ops = noisy.all_ops();
+  spec.null_arm = config.trainer().null_arm();
+  return spec;
+}
+
+absl::StatusOr<numerics::AqnSchedule> ScheduleOf(const std::string& name) {
+  if (name == "global") return numerics::AqnSchedule::kGlobal;
+  if (name == "epoch_aware") return numerics::AqnSchedule::kEpochAware;
+  if (name == "epoch_restart") return numerics::AqnSchedule::kEpochRestart;
+  if (name == "constant") return numerics::AqnSchedule::kConstant;
+  if (name == "none") return numerics::AqnSchedule::kNone;
+  return absl::InvalidArgumentError(
+      absl::StrCat("trainer.noise_injection.schedule: '", name,
+                   "' is none of global, epoch_aware, epoch_restart, constant, none"));
+}
+
+absl::StatusOr<numerics::LayerPreset> PresetOf(const std::string& name) {
+  if (name.empty()) return numerics::LayerPreset::kNone;
+  if (name == "targeted") return numerics::LayerPreset::kTargeted;
+  if (name == "variable") return numerics::LayerPreset::kVariable;
+  if (name == "zone") return numerics::LayerPreset::kZone;
+  if (name == "depth_heuristic") return numerics::LayerPreset::kDepthHeuristic;
+  return absl::InvalidArgumentError(
+      absl::StrCat("trainer.noise_injection.layer_sigma_config.preset: '", name,
+                   "' is none of targeted, variable, zone, depth_heuristic"));
+}
+
+absl::Status CheckNames(const v1::NoiseInjectionConfig& aqn) {
+  const auto one_of = [](const char* key, const std::string& value, const char* a, const char* b,
+                         const char* c) -> absl::Status {
+    if (value == a || value == b || value == c) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat("trainer.noise_injection.", key, ": '", value,
+                                                   "' is none of ", a, ", ", b, ", ", c));
+  };
+  TEMPER_RETURN_IF_ERROR(
+      one_of("sigma_mode", aqn.sigma_mode(), "absolute", "relative_to_rms", "absolute"));
+  TEMPER_RETURN_IF_ERROR(one_of("draw", aqn.draw(), "per_version", "per_group", "per_worker"));
+  TEMPER_RETURN_IF_ERROR(one_of("where", aqn.where(), "rollout", "both", "rollout"));
+  for (const std::string& type : aqn.layer_types()) {
+    if (type != "rmsnorm") {
+      return absl::InvalidArgumentError(
+          absl::StrCat("trainer.noise_injection.layer_types: '", type, "' is not rmsnorm"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<numerics::NoisePolicy> NoisePolicyFromConfig(const v1::RunConfig& config,
+                                                            const numerics::ModelShape& shape) {
+  return numerics::NoisePolicy::Create(SpecOf(config), shape);
+}
+
+absl::StatusOr<numerics::NoisePolicy> EvaluationPolicyFromConfig(const v1::RunConfig& config,
+                                                                 const numerics::ModelShape& shape,
+                                                                 double error_scale) {
+  const bool trained = config.trainer().noisy_ops().enabled();
+  numerics::NoiseSpec spec =
+      trained ? SpecOf(config) : numerics::DefaultEvaluationSpec(error_scale);
+  spec.null_arm = true;  // a clean evaluation is meant
+  TEMPER_ASSIGN_OR_RETURN(numerics::NoisePolicy base, numerics::NoisePolicy::Create(spec, shape));
+  return numerics::EvaluationPolicy(base, error_scale);
+}
+
+absl::StatusOr<numerics::AqnPlan> AqnPlanFromConfig(const v1::RunConfig& config, int num_layers) {
+  const v1::TrainerConfig& trainer = config.trainer();
+  const v1::NoiseInjectionConfig& aqn = trainer.noise_injection();
+  TEMPER_RETURN_IF_ERROR(CheckNames(aqn));
+  numerics::AqnPlan plan;
+  plan.enabled = aqn.enabled();
+  TEMPER_ASSIGN_OR_RETURN(plan.schedule, ScheduleOf(aqn.schedule()));
+  plan.sigma_start = aqn.sigma_start();
+  plan.sigma_end = aqn.sigma_end();
+  plan.num_stages = aqn.num_stages();
+  plan.stages_per_epoch = aqn.stages_per_epoch();
+  plan.total_steps = static_cast<int64_t>(trainer.total_updates());
+  plan.epochs = static_cast<int64_t>(trainer.epochs());
+  plan.steps_per_epoch = static_cast<int64_t>(trainer.updates_per_epoch());
+  plan.sigma_mode = aqn.sigma_mode() == "relative_to_rms" ? numerics::SigmaMode::kRelativeToRms
+                                                          : numerics::SigmaMode::kAbsolute;
+  plan.draw = aqn.draw() == "per_group"    ? numerics::AqnDrawScope::kPerGroup
+              : aqn.draw() == "per_worker" ? numerics::AqnDrawScope::kPerWorker
+                                           : numerics::AqnDrawScope::kPerVersion;
+  plan.in_learner = aqn.where() == "both";
+  const v1::LayerSigmaConfig& layers = aqn.layer_sigma_config();
+  plan.layers.enabled = layers.enabled();
+  plan.layers.default_multiplier = layers.default_multiplier();
+  for (const auto& [layer, multiplier] : layers.layer_multipliers()) {
+    plan.layers.layer_multipliers[layer] = multiplier;
+  }
+  TEMPER_ASSIGN_OR_RETURN(plan.layers.preset, PresetOf(layers.preset()));
+  // A run without updates (an evaluation) has no schedule to check.
+  if (plan.enabled && plan.total_steps > 0) {
+    TEMPER_RETURN_IF_ERROR(numerics::ValidateAqn(plan, num_layers, trainer.null_arm()));
+  }
+  return plan;
+}
+
+uint64_t NoiseId(const numerics::NoisePolicy& policy, const numerics::AqnPlan& plan) {
+  const uint64_t parts[2] = {policy.Fingerprint(), numerics::Fingerprint(plan)};
+  return XXH3_64bits(parts, sizeof(parts));
+}
+
+}  // namespace temper::config

@@ -1,0 +1,33 @@
+#pragma once
+
+// Turns the noise blocks of a resolved configuration into the numerics' own plans, and names the
+// whole with one number. Used by every process that perturbs or checks, so that they cannot differ.
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "numerics/aqn.h"
+#include "numerics/noise_policy.h"
+#include "temper/v1/config.pb.h"
+
+namespace temper::config {
+
+// The policy of `trainer.noisy_ops` with `trainer.learner_noise` on a model of this shape.
+// InvalidArgument: a combination that would do nothing (NoisePolicy::Create says which).
+absl::StatusOr<numerics::NoisePolicy> NoisePolicyFromConfig(const v1::RunConfig& config,
+                                                            const numerics::ModelShape& shape);
+
+// The policy that evaluations at `error_scale` run under: the configured operators, or the default
+// ones where training has no error. 0: clean.
+absl::StatusOr<numerics::NoisePolicy> EvaluationPolicyFromConfig(const v1::RunConfig& config,
+                                                                 const numerics::ModelShape& shape,
+                                                                 double error_scale);
+
+// The plan of `trainer.noise_injection`. num_layers: of the model, or < 0 to leave out the checks
+// that need it. InvalidArgument as numerics::ValidateAqn.
+absl::StatusOr<numerics::AqnPlan> AqnPlanFromConfig(const v1::RunConfig& config, int num_layers);
+
+// Fingerprint of error policy and AQN: a submitted group carries it, the learner refuses another.
+uint64_t NoiseId(const numerics::NoisePolicy& policy, const numerics::AqnPlan& plan);
+
+}  // namespace temper::config

@@ -1,0 +1,172 @@
+#include "services/config/run_config.h"
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <sstream>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "services/base/status_macros.h"
+#include "services/config/defaults.h"
+#include "services/config/yaml_reader.h"
+#include "services/config/yaml_writer.h"
+#include "xxhash.h"
+
+namespace temper::config {
+namespace {
+
+constexpr char kCommandLine[] = "command line";
+
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) {
+    return absl::NotFoundError(absl::StrCat("no configuration file ", path));
+  }
+  if (std::filesystem::file_size(path, error) > (1 << 20)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": larger than 1 MiB, not a configuration"));
+  }
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  if (!in) return absl::UnavailableError(absl::StrCat("cannot read ", path));
+  return text.str();
+}
+
+bool FromCommandLine(const ReadReport& report, const std::string& key) {
+  const auto place = report.places.find(key);
+  return place != report.places.end() && place->second == kCommandLine;
+}
+
+std::string Absolute(const std::string& path, const std::filesystem::path& base) {
+  if (path.empty()) return path;
+  return std::filesystem::weakly_canonical(base / path).string();
+}
+
+// total_updates against epochs x updates_per_epoch: on the command line one replaces the other; in
+// one file they must agree.
+void ReconcileHorizon(v1::TrainerConfig* trainer, ReadReport* report) {
+  const bool total_said = FromCommandLine(*report, "trainer.total_updates");
+  const bool epochs_said = FromCommandLine(*report, "trainer.epochs") ||
+                           FromCommandLine(*report, "trainer.updates_per_epoch");
+  if (total_said && !epochs_said) {
+    trainer->clear_epochs();
+    trainer->clear_updates_per_epoch();
+  } else if (epochs_said && !total_said) {
+    trainer->clear_total_updates();
+  }
+  if (trainer->has_total_updates() && trainer->has_epochs() && trainer->has_updates_per_epoch() &&
+      trainer->total_updates() != trainer->epochs() * trainer->updates_per_epoch()) {
+    report->mistakes.push_back(
+        absl::StrCat(report->places["trainer.total_updates"], ": trainer.total_updates ",
+                     trainer->total_updates(), " contradicts trainer.epochs ", trainer->epochs(),
+                     " x trainer.updates_per_epoch ", trainer->updates_per_epoch()));
+  }
+}
+
+// epoch_aware: true is the findings document's word for schedule: epoch_aware.
+void ReconcileSchedule(v1::NoiseInjectionConfig* aqn, ReadReport* report) {
+  const char key[] = "trainer.noise_injection.schedule";
+  if (FromCommandLine(*report, key)) aqn->clear_epoch_aware();
+  if (!aqn->has_schedule() || !aqn->has_epoch_aware()) return;
+  if (aqn->epoch_aware() != (aqn->schedule() == "epoch_aware")) {
+    report->mistakes.push_back(absl::StrCat(report->places[key], ": schedule ", aqn->schedule(),
+                                            " contradicts epoch_aware ", aqn->epoch_aware()));
+  }
+}
+
+// Adds the place of the key that a line of Validate begins with, where the file gave it.
+std::string WithPlace(const std::string& line, const ReadReport& report, const std::string& file) {
+  const std::string key = line.substr(0, line.find_first_of(":, "));
+  const auto place = report.places.find(key);
+  return absl::StrCat(place == report.places.end() ? file : place->second, ": ", line);
+}
+
+// Keys whose value does not decide a result.
+bool Irrelevant(std::string_view key) {
+  for (const std::string_view prefix :
+       {"network.", "local.", "checkpoint.", "orchestrator.", "weights.", "model.path",
+        "dataset.path", "reward.sample_timeout_seconds", "rollout.threads",
+        "rollout.groups_per_lease"}) {
+    if (key.starts_with(prefix)) return true;
+  }
+  return key == "run_dir";
+}
+
+std::map<std::string, std::string> Relevant(const v1::RunConfig& config) {
+  std::map<std::string, std::string> leaves = Flatten(config);
+  for (auto it = leaves.begin(); it != leaves.end();) {
+    it = Irrelevant(it->first) ? leaves.erase(it) : std::next(it);
+  }
+  return leaves;
+}
+
+}  // namespace
+
+absl::StatusOr<v1::RunConfig> LoadRunConfig(const std::string& path,
+                                            const std::vector<std::string>& overrides) {
+  TEMPER_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  v1::RunConfig config;
+  ReadReport report;
+  ReadYaml(text, path, &config, &report);
+  for (const std::string& override : overrides) {
+    ReadOverride(override, kCommandLine, &config, &report);
+  }
+  ReconcileHorizon(config.mutable_trainer(), &report);
+  ReconcileSchedule(config.mutable_trainer()->mutable_noise_injection(), &report);
+
+  const std::filesystem::path here = std::filesystem::current_path();
+  const std::filesystem::path beside = std::filesystem::absolute(path).parent_path();
+  const auto base_of = [&](const char* key) {
+    return FromCommandLine(report, key) ? here : beside;
+  };
+  FillDefaults(&config);
+  config.mutable_model()->set_path(Absolute(config.model().path(), base_of("model.path")));
+  config.mutable_dataset()->set_path(Absolute(config.dataset().path(), base_of("dataset.path")));
+  config.set_run_dir(Absolute(config.run_dir(), here));
+  config.mutable_orchestrator()->set_state_dir(Absolute(config.orchestrator().state_dir(), here));
+
+  if (const absl::Status valid = Validate(config); !valid.ok()) {
+    for (const auto line : absl::StrSplit(valid.message(), '\n')) {
+      report.mistakes.push_back(WithPlace(std::string(line), report, path));
+    }
+  }
+  if (!report.mistakes.empty()) {
+    return absl::InvalidArgumentError(absl::StrJoin(report.mistakes, "\n"));
+  }
+  return config;
+}
+
+absl::StatusOr<v1::RunConfig> LoadResolvedConfig(const std::string& path) {
+  return LoadRunConfig(path);
+}
+
+std::string ToYaml(const v1::RunConfig& config) { return WriteYaml(config); }
+
+uint64_t Fingerprint(const v1::RunConfig& config) {
+  std::string all;
+  for (const auto& [key, value] : Relevant(config)) absl::StrAppend(&all, key, "=", value, "\n");
+  return XXH3_64bits(all.data(), all.size());
+}
+
+std::vector<std::string> ResumeDifferences(const v1::RunConfig& began,
+                                           const v1::RunConfig& resumed) {
+  std::map<std::string, std::string> before = Relevant(began);
+  std::map<std::string, std::string> after = Relevant(resumed);
+  std::vector<std::string> lines;
+  for (const auto& [key, value] : before) {
+    const auto other = after.find(key);
+    const std::string now = other == after.end() ? "(not set)" : other->second;
+    if (now != value) lines.push_back(absl::StrCat(key, ": ", value, " -> ", now));
+  }
+  for (const auto& [key, value] : after) {
+    if (before.count(key) == 0) lines.push_back(absl::StrCat(key, ": (not set) -> ", value));
+  }
+  return lines;
+}
+
+}  // namespace temper::config

@@ -1,0 +1,221 @@
+#include "services/config/run_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "services/config/derived.h"
+#include "services/config/noise_plan.h"
+
+namespace temper::config {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class RunConfigTest : public ::testing::Test {
+ protected:
+  RunConfigTest() {
+    folder_ = std::filesystem::path(::testing::TempDir()) /
+              ::testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::create_directories(folder_);
+  }
+  ~RunConfigTest() override { std::filesystem::remove_all(folder_); }
+
+  std::string Write(const std::string& text) {
+    const std::string path = (folder_ / "run.yaml").string();
+    std::ofstream(path) << text;
+    return path;
+  }
+  std::string MistakesOf(const std::string& text, const std::vector<std::string>& overrides = {}) {
+    const auto config = LoadRunConfig(Write(text), overrides);
+    return config.ok() ? "no mistake" : std::string(config.status().message());
+  }
+
+  std::filesystem::path folder_;
+};
+
+constexpr char kMinimal[] = "model: {path: policy}\n";
+
+// The two templates of the findings document, section 3.4, word for word.
+constexpr char kHardwareErrorTemplate[] = R"(# For HW Error Simulation (5% matmul noise)
+trainer:
+  noisy_ops:
+    enabled: true
+    error_scale: 0.05
+    error_type: relative_gaussian
+
+  noise_injection:
+    enabled: true
+    epoch_aware: true
+    sigma_start: 0.05
+    sigma_end: 0.0005
+    stages_per_epoch: 5
+    layer_types: ["rmsnorm"]
+)";
+constexpr char kQuantizationTemplate[] = R"(# For Quantization Training (MXFP4)
+trainer:
+  hw_error_injection:
+    enabled: true
+    error_type: mxfp4
+    injection_point: weight
+    exclude_modules: ["lm_head", "embed_tokens"]
+
+  noise_injection:
+    enabled: true
+    epoch_aware: true
+    sigma_start: 0.01
+    sigma_end: 0.0001
+    stages_per_epoch: 10
+    layer_types: ["rmsnorm"]
+)";
+
+TEST_F(RunConfigTest, FillsInEveryDefault) {
+  const auto config = LoadRunConfig(Write(kMinimal));
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->trainer().total_updates(), 60u);
+  EXPECT_EQ(config->trainer().dapo().clip_ratio_high(), 0.28);
+  EXPECT_EQ(config->model().path(), (std::filesystem::canonical(folder_) / "policy").string());
+  EXPECT_EQ(config->trainer().dapo().importance_sampling(), "none");
+  EXPECT_THAT(Unbuilt(*config), IsEmpty());
+}
+
+TEST_F(RunConfigTest, ReportsAllMistakesAtOnceWithTheirPlaces) {
+  const std::string mistakes = MistakesOf(
+      "model: {path: policy}\n"
+      "trainer:\n"
+      "  learnin_rate: 1\n"
+      "  noisy_ops: {enabled: maybe}\n"
+      "  optimizer:\n"
+      "    learning_rate: 1e-4\n"
+      "    learning_rate: 2e-4\n"
+      "  threads: -1\n"
+      "reward: {rule: lenient}\n");
+  EXPECT_THAT(
+      mistakes,
+      HasSubstr("run.yaml:3:3: unknown key trainer.learnin_rate (did you mean learner_noise?)"));
+  EXPECT_THAT(mistakes,
+              HasSubstr("run.yaml:4:24: trainer.noisy_ops.enabled: 'maybe' is not true or false"));
+  EXPECT_THAT(
+      mistakes,
+      HasSubstr(
+          "run.yaml:7:5: duplicate key trainer.optimizer.learning_rate, first given at line 6"));
+  EXPECT_THAT(mistakes, HasSubstr("run.yaml:8:12: trainer.threads: '-1' is not a whole number"));
+  EXPECT_THAT(
+      mistakes,
+      HasSubstr("run.yaml:9:10: reward.rule: 'lenient' is none of strict, flexible, numeric"));
+}
+
+TEST_F(RunConfigTest, TextThatIsNotYamlIsNamedWithItsPlace) {
+  EXPECT_THAT(MistakesOf("trainer: {threads: 1\nmodel: ]"),
+              AllOf(HasSubstr("run.yaml:2:"), HasSubstr("not YAML")));
+  EXPECT_THAT(MistakesOf("- a\n- b\n"), HasSubstr("must be a block"));
+}
+
+TEST_F(RunConfigTest, NumbersMustBeWholeFiniteAndInRange) {
+  EXPECT_THAT(MistakesOf(std::string(kMinimal) + "trainer: {optimizer: {learning_rate: .nan}}"),
+              HasSubstr("finite"));
+  EXPECT_THAT(MistakesOf(std::string(kMinimal) + "trainer: {groups_per_step: 1.5}"),
+              HasSubstr("whole number"));
+  EXPECT_THAT(MistakesOf(std::string(kMinimal) + "rollout: {temperature: 0}"),
+              HasSubstr("rollout.temperature"));
+  EXPECT_THAT(MistakesOf(std::string(kMinimal) + "rollout: {top_p: 0.9}"),
+              HasSubstr("cannot reproduce"));
+}
+
+TEST_F(RunConfigTest, FindingsTemplatesLoadAsTheyStand) {
+  const auto error = LoadRunConfig(Write(kHardwareErrorTemplate), {"model.path=policy"});
+  ASSERT_TRUE(error.ok()) << error.status();
+  EXPECT_EQ(error->trainer().noise_injection().schedule(), "epoch_aware");
+  EXPECT_THAT(Unbuilt(*error), IsEmpty());
+
+  const auto quantized = LoadRunConfig(Write(kQuantizationTemplate), {"model.path=policy"});
+  ASSERT_TRUE(quantized.ok()) << quantized.status();
+  ASSERT_EQ(Unbuilt(*quantized).size(), 1u);
+  EXPECT_THAT(Unbuilt(*quantized)[0], HasSubstr("mxfp4"));
+}
+
+TEST_F(RunConfigTest, OverridesReplaceValuesAndNameTheirMistakes) {
+  const auto config = LoadRunConfig(Write(kMinimal), {"seed=9", "eval.error_scales=[0, 0.2]"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->seed(), 9u);
+  EXPECT_EQ(config->eval().error_scales_size(), 2);
+  EXPECT_THAT(MistakesOf(kMinimal, {"sede=9"}),
+              HasSubstr("command line: unknown key sede (did you mean seed?)"));
+  EXPECT_THAT(MistakesOf(kMinimal, {"seed.x=9"}), HasSubstr("seed has no keys below it"));
+  EXPECT_THAT(MistakesOf(kMinimal, {"seed"}), HasSubstr("is not key.path=value"));
+}
+
+TEST_F(RunConfigTest, EpochsOnTheCommandLineReplaceTheFilesTotal) {
+  const std::string file = std::string(kMinimal) + "trainer: {total_updates: 60}\n";
+  const auto config =
+      LoadRunConfig(Write(file), {"trainer.epochs=3", "trainer.updates_per_epoch=5"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->trainer().total_updates(), 15u);
+
+  const std::string both = std::string(kMinimal) + "trainer: {epochs: 2, updates_per_epoch: 10}\n";
+  const auto total = LoadRunConfig(Write(both), {"trainer.total_updates=7"});
+  ASSERT_TRUE(total.ok()) << total.status();
+  EXPECT_EQ(total->trainer().total_updates(), 7u);
+}
+
+TEST_F(RunConfigTest, InOneFileTheHorizonMustAgree) {
+  EXPECT_THAT(MistakesOf(std::string(kMinimal) +
+                         "trainer: {total_updates: 60, epochs: 2, updates_per_epoch: 10}\n"),
+              HasSubstr("contradicts"));
+}
+
+TEST_F(RunConfigTest, ResolvedYamlReadsBackEqual) {
+  const auto config = LoadRunConfig(
+      Write(std::string(kHardwareErrorTemplate)),
+      {"model.path=policy",
+       "trainer.noise_injection.layer_sigma_config={enabled: true, layer_multipliers: {1: 1.5}}",
+       "trainer.optimizer.learning_rate=0.1", "run_dir=somewhere"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  const std::string path = (folder_ / "resolved.yaml").string();
+  std::ofstream(path) << ToYaml(*config);
+  const auto again = LoadResolvedConfig(path);
+  ASSERT_TRUE(again.ok()) << again.status() << ToYaml(*config);
+  EXPECT_THAT(ResumeDifferences(*config, *again), IsEmpty());
+  EXPECT_EQ(ToYaml(*config), ToYaml(*again));
+}
+
+TEST_F(RunConfigTest, FingerprintCoversWhatDecidesAResultAndNothingElse) {
+  const auto base = LoadRunConfig(Write(kMinimal));
+  const auto workers = LoadRunConfig(
+      Write(kMinimal), {"local.rollout_workers=3", "checkpoint.every=1", "run_dir=x"});
+  const auto seed = LoadRunConfig(Write(kMinimal), {"seed=2"});
+  ASSERT_TRUE(base.ok() && workers.ok() && seed.ok());
+  EXPECT_EQ(Fingerprint(*base), Fingerprint(*workers));
+  EXPECT_NE(Fingerprint(*base), Fingerprint(*seed));
+  EXPECT_THAT(ResumeDifferences(*base, *seed), testing::ElementsAre("seed: 1 -> 2"));
+}
+
+TEST_F(RunConfigTest, NoiseThatWouldDoNothingIsRefused) {
+  EXPECT_THAT(
+      MistakesOf(std::string(kMinimal) +
+                 "trainer: {noise_injection: {enabled: true, sigma_start: 0.05, sigma_end: 0}}"),
+      HasSubstr("sigma_end"));
+  const auto config = LoadRunConfig(
+      Write(std::string(kMinimal) + "trainer: {noisy_ops: {enabled: true, error_scale: 0}}"));
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_FALSE(NoisePolicyFromConfig(*config, {.num_layers = 2}).ok());
+  const auto matches_nothing = LoadRunConfig(Write(
+      std::string(kMinimal) + "trainer: {noisy_ops: {enabled: true, target_modules: [layers.9]}}"));
+  ASSERT_TRUE(matches_nothing.ok());
+  EXPECT_FALSE(NoisePolicyFromConfig(*matches_nothing, {.num_layers = 2}).ok());
+}
+
+TEST_F(RunConfigTest, DeeplyNestedOrHugeTextIsRefused) {
+  EXPECT_THAT(MistakesOf("seed: " + std::string(2 << 20, '1')), HasSubstr("larger than"));
+  std::string nodes = std::string(kMinimal) + "eval: {error_scales: [";
+  for (int i = 0; i < 20000; ++i) nodes += "0, ";
+  EXPECT_THAT(MistakesOf(nodes + "0]}"), HasSubstr("too large"));
+}
+
+}  // namespace
+}  // namespace temper::config
