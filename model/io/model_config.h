@@ -39,10 +39,10 @@ struct ModelConfig {
 };
 
 // Reads the text of a config.json.
-// Errors: InvalidArgument if it is not JSON, lacks a field, has one out of range (every size is
-// 1 .. 2^31, layers <= 1022 because the noise keys have 10 bits of layer), or uses what is not
-// supported, named in the message: another architecture, rope scaling, sliding windows that are
-// in use, an activation other than silu, biases other than q/k/v, quantized weights.
+// Errors: DataLoss if it is not JSON; InvalidArgument if it lacks a field, has one out of range
+// (every size is 1 .. 2^31, layers <= 1022 because the noise keys have 10 bits of layer), or uses
+// what is not supported, named in the message: another architecture, rope scaling, sliding windows
+// that are in use, an activation other than silu, biases other than q/k/v, quantized weights.
 absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view config_json);
 
 // The inverse: text that `transformers` 4 and 5 open. torch_dtype names the stored type ("float32",
@@ -50,7 +50,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(std::string_view config_json);
 std::string ModelConfigToJson(const ModelConfig& config, std::string_view torch_dtype = "float32");
 
 // Adds the end and padding ids of a generation_config.json to `config` (union, order kept).
-// Errors: InvalidArgument if the text is not a JSON object.
+// Errors: DataLoss if the text is not JSON; InvalidArgument for an id that is not an integer.
 absl::Status MergeGenerationConfig(std::string_view generation_config_json, ModelConfig& config);
 
 // Checks ranges and relations of a configuration made in code. InvalidArgument names the field.

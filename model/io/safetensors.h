@@ -53,7 +53,7 @@ absl::StatusOr<TensorMap> ReadSafetensorsDirectory(const std::string& dir);
 
 // Writes tensors in the order of their names, 8-byte aligned, with {"format": "pt"} as metadata;
 // temporary name, sync, rename. float32 values are rounded to nearest-even for 16-bit storage.
-// Errors: InvalidArgument if a view's shape and size disagree; those of WriteFileAtomically.
+// Errors: InvalidArgument if a view's shape and size disagree; those of base/files.h.
 absl::Status WriteSafetensors(const std::string& path, const TensorViewMap& tensors,
                               StorageType storage = StorageType::kFloat32);
 
