@@ -1,0 +1,149 @@
+// Eight counters, 32 numbers at a time. Compiled for AVX2 and FMA; called only where they exist.
+
+#include <immintrin.h>
+
+#include "numerics/kernels/gaussian_body.h"
+
+namespace temper::numerics::kernels {
+namespace {
+
+struct Avx2 {
+  static constexpr int kWidth = 8;
+  using F = __m256;
+  using I = __m256i;
+  struct Words {
+    I w[4];
+  };
+
+  static F Fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static F Mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static F Sub(F a, F b) { return _mm256_sub_ps(a, b); }
+  static F Sqrt(F a) { return _mm256_sqrt_ps(a); }
+  static F Float(float v) { return _mm256_set1_ps(v); }
+  static I Int(int v) { return _mm256_set1_epi32(v); }
+  static F ToFloat(I v) { return _mm256_cvtepi32_ps(v); }
+  static I Bits(F v) { return _mm256_castps_si256(v); }
+  static F FromBits(I v) { return _mm256_castsi256_ps(v); }
+  static I And(I a, I b) { return _mm256_and_si256(a, b); }
+  static I Xor(I a, I b) { return _mm256_xor_si256(a, b); }
+  static I AddInt(I a, I b) { return _mm256_add_epi32(a, b); }
+  template <int n>
+  static I ShiftRight(I a) {
+    return _mm256_srli_epi32(a, n);
+  }
+  template <int n>
+  static I ShiftRightSigned(I a) {
+    return _mm256_srai_epi32(a, n);
+  }
+  template <int n>
+  static I ShiftLeft(I a) {
+    return _mm256_slli_epi32(a, n);
+  }
+  static void SwapWhereOdd(I q, F* a, F* b) {
+    const F odd = FromBits(ShiftLeft<31>(q));
+    const F kept = *a;
+    *a = _mm256_blendv_ps(kept, *b, odd);
+    *b = _mm256_blendv_ps(*b, kept, odd);
+  }
+  // Lanes hold counters 0 2 4 6 1 3 5 7, so that a transpose inside 128-bit halves is enough.
+  static void Store(const F* n, float* out) {
+    const F t0 = _mm256_unpacklo_ps(n[0], n[1]), t1 = _mm256_unpackhi_ps(n[0], n[1]);
+    const F t2 = _mm256_unpacklo_ps(n[2], n[3]), t3 = _mm256_unpackhi_ps(n[2], n[3]);
+    _mm256_storeu_ps(out, _mm256_shuffle_ps(t0, t2, 0x44));
+    _mm256_storeu_ps(out + 8, _mm256_shuffle_ps(t0, t2, 0xee));
+    _mm256_storeu_ps(out + 16, _mm256_shuffle_ps(t1, t3, 0x44));
+    _mm256_storeu_ps(out + 24, _mm256_shuffle_ps(t1, t3, 0xee));
+  }
+
+  // Each 64-bit lane carries one counter in its low half; what is in the high half never matters,
+  // because the 32 x 32 -> 64 bit product does not read it.
+  class Philox {
+   public:
+    explicit Philox(const GaussianCounter& counter) : counter_(counter) {
+      uint32_t k0 = static_cast<uint32_t>(counter.key);
+      uint32_t k1 = static_cast<uint32_t>(counter.key >> 32);
+      for (int round = 0; round < 10; ++round) {
+        key0_[round] = Int(static_cast<int>(k0));
+        key1_[round] = Int(static_cast<int>(k1));
+        k0 += kPhiloxW0;
+        k1 += kPhiloxW1;
+      }
+    }
+    void Run(uint32_t first_counter, Words* words) const {
+      I a[4], b[4];
+      const I first = Int(static_cast<int>(first_counter));
+      a[0] = AddInt(first, _mm256_setr_epi32(0, 0, 4, 0, 1, 0, 5, 0));
+      b[0] = AddInt(first, _mm256_setr_epi32(2, 0, 6, 0, 3, 0, 7, 0));
+      a[1] = b[1] = Int(static_cast<int>(counter_.position));
+      a[2] = b[2] = Int(static_cast<int>(counter_.site));
+      a[3] = b[3] = Int(static_cast<int>(counter_.lane));
+#pragma GCC unroll 10
+      for (int round = 0; round < 10; ++round) {
+        Round(key0_[round], key1_[round], a);
+        Round(key0_[round], key1_[round], b);
+      }
+      for (int i = 0; i < 4; ++i) {
+        words->w[i] = _mm256_blend_epi32(a[i], _mm256_slli_epi64(b[i], 32), 0xaa);
+      }
+    }
+
+   private:
+    static void Round(I key0, I key1, I* c) {
+      const I p0 = _mm256_mul_epu32(c[0], Int(static_cast<int>(kPhiloxM0)));
+      const I p1 = _mm256_mul_epu32(c[2], Int(static_cast<int>(kPhiloxM1)));
+      c[0] = Xor(_mm256_srli_epi64(p1, 32), Xor(c[1], key0));
+      c[1] = p1;
+      c[2] = Xor(_mm256_srli_epi64(p0, 32), Xor(c[3], key1));
+      c[3] = p0;
+    }
+
+    GaussianCounter counter_;
+    I key0_[10];
+    I key1_[10];
+  };
+};
+
+inline __m256d Square(__m128 v) {
+  const __m256d d = _mm256_cvtps_pd(v);
+  return _mm256_mul_pd(d, d);
+}
+
+}  // namespace
+
+void GaussianAvx2(float* out, int64_t count, const GaussianCounter& counter, float scale,
+                  float offset) {
+  GaussianLoop<Avx2>(out, count, counter, scale, offset);
+}
+
+void ApplyAvx2(float* y, const float* factors, int64_t count, BlockSums* sums) {
+  ClearSums(sums);
+  __m256d error[4], value[4];
+  for (int j = 0; j < 4; ++j) error[j] = value[j] = _mm256_setzero_pd();
+  const __m256 infinity = _mm256_set1_ps(__builtin_inff());
+  const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    for (int h = 0; h < 2; ++h) {
+      const __m256 before = _mm256_loadu_ps(y + i + 8 * h);
+      const __m256 after = _mm256_mul_ps(before, _mm256_loadu_ps(factors + i + 8 * h));
+      _mm256_storeu_ps(y + i + 8 * h, after);
+      const __m256 finite = _mm256_cmp_ps(_mm256_and_ps(after, magnitude), infinity, _CMP_LT_OQ);
+      sums->changed +=
+          __builtin_popcount(_mm256_movemask_ps(_mm256_cmp_ps(after, before, _CMP_NEQ_OQ)));
+      sums->non_finite += 8 - __builtin_popcount(_mm256_movemask_ps(finite));
+      const __m256 e = _mm256_and_ps(_mm256_sub_ps(after, before), finite);
+      const __m256 v = _mm256_and_ps(before, finite);
+      error[2 * h] = _mm256_add_pd(error[2 * h], Square(_mm256_castps256_ps128(e)));
+      error[2 * h + 1] = _mm256_add_pd(error[2 * h + 1], Square(_mm256_extractf128_ps(e, 1)));
+      value[2 * h] = _mm256_add_pd(value[2 * h], Square(_mm256_castps256_ps128(v)));
+      value[2 * h + 1] = _mm256_add_pd(value[2 * h + 1], Square(_mm256_extractf128_ps(v, 1)));
+    }
+  }
+  for (int j = 0; j < 4; ++j) {
+    _mm256_store_pd(sums->error + 4 * j, error[j]);
+    _mm256_store_pd(sums->value + 4 * j, value[j]);
+  }
+  ApplyTail(y, factors, i, count, sums);
+}
+
+}  // namespace temper::numerics::kernels

@@ -1,0 +1,146 @@
+// Sixteen counters, 64 numbers at a time. Compiled for AVX-512 F, DQ and VL; called only there.
+
+#include <immintrin.h>
+
+#include "numerics/kernels/gaussian_body.h"
+
+namespace temper::numerics::kernels {
+namespace {
+
+struct Avx512 {
+  static constexpr int kWidth = 16;
+  using F = __m512;
+  using I = __m512i;
+  struct Words {
+    I w[4];
+  };
+
+  static F Fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static F Mul(F a, F b) { return _mm512_mul_ps(a, b); }
+  static F Sub(F a, F b) { return _mm512_sub_ps(a, b); }
+  static F Sqrt(F a) { return _mm512_sqrt_ps(a); }
+  static F Float(float v) { return _mm512_set1_ps(v); }
+  static I Int(int v) { return _mm512_set1_epi32(v); }
+  static F ToFloat(I v) { return _mm512_cvtepi32_ps(v); }
+  static I Bits(F v) { return _mm512_castps_si512(v); }
+  static F FromBits(I v) { return _mm512_castsi512_ps(v); }
+  static I And(I a, I b) { return _mm512_and_si512(a, b); }
+  static I Xor(I a, I b) { return _mm512_xor_si512(a, b); }
+  static I AddInt(I a, I b) { return _mm512_add_epi32(a, b); }
+  template <int n>
+  static I ShiftRight(I a) {
+    return _mm512_srli_epi32(a, n);
+  }
+  template <int n>
+  static I ShiftRightSigned(I a) {
+    return _mm512_srai_epi32(a, n);
+  }
+  template <int n>
+  static I ShiftLeft(I a) {
+    return _mm512_slli_epi32(a, n);
+  }
+  static void SwapWhereOdd(I q, F* a, F* b) {
+    const __mmask16 odd = _mm512_test_epi32_mask(q, Int(1));
+    const F kept = *a;
+    *a = _mm512_mask_mov_ps(kept, odd, *b);
+    *b = _mm512_mask_mov_ps(*b, odd, kept);
+  }
+  // Lane 4 j + k holds counter 4 k + j, so that a transpose inside 128-bit quarters is enough.
+  static void Store(const F* n, float* out) {
+    const F t0 = _mm512_unpacklo_ps(n[0], n[1]), t1 = _mm512_unpackhi_ps(n[0], n[1]);
+    const F t2 = _mm512_unpacklo_ps(n[2], n[3]), t3 = _mm512_unpackhi_ps(n[2], n[3]);
+    _mm512_storeu_ps(out, _mm512_shuffle_ps(t0, t2, 0x44));
+    _mm512_storeu_ps(out + 16, _mm512_shuffle_ps(t0, t2, 0xee));
+    _mm512_storeu_ps(out + 32, _mm512_shuffle_ps(t1, t3, 0x44));
+    _mm512_storeu_ps(out + 48, _mm512_shuffle_ps(t1, t3, 0xee));
+  }
+
+  // As in the AVX2 path: one counter in the low half of each 64-bit lane.
+  class Philox {
+   public:
+    explicit Philox(const GaussianCounter& counter) : counter_(counter) {
+      uint32_t k0 = static_cast<uint32_t>(counter.key);
+      uint32_t k1 = static_cast<uint32_t>(counter.key >> 32);
+      for (int round = 0; round < 10; ++round) {
+        key0_[round] = Int(static_cast<int>(k0));
+        key1_[round] = Int(static_cast<int>(k1));
+        k0 += kPhiloxW0;
+        k1 += kPhiloxW1;
+      }
+    }
+    void Run(uint32_t first_counter, Words* words) const {
+      I a[4], b[4];
+      const I first = Int(static_cast<int>(first_counter));
+      a[0] = AddInt(first, _mm512_setr_epi32(0, 0, 8, 0, 1, 0, 9, 0, 2, 0, 10, 0, 3, 0, 11, 0));
+      b[0] = AddInt(first, _mm512_setr_epi32(4, 0, 12, 0, 5, 0, 13, 0, 6, 0, 14, 0, 7, 0, 15, 0));
+      a[1] = b[1] = Int(static_cast<int>(counter_.position));
+      a[2] = b[2] = Int(static_cast<int>(counter_.site));
+      a[3] = b[3] = Int(static_cast<int>(counter_.lane));
+#pragma GCC unroll 10
+      for (int round = 0; round < 10; ++round) {
+        Round(key0_[round], key1_[round], a);
+        Round(key0_[round], key1_[round], b);
+      }
+      for (int i = 0; i < 4; ++i) {
+        words->w[i] = _mm512_mask_mov_epi32(a[i], 0xaaaa, _mm512_slli_epi64(b[i], 32));
+      }
+    }
+
+   private:
+    static I Xor3(I a, I b, I c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
+    static void Round(I key0, I key1, I* c) {
+      const I p0 = _mm512_mul_epu32(c[0], Int(static_cast<int>(kPhiloxM0)));
+      const I p1 = _mm512_mul_epu32(c[2], Int(static_cast<int>(kPhiloxM1)));
+      c[0] = Xor3(_mm512_srli_epi64(p1, 32), c[1], key0);
+      c[1] = p1;
+      c[2] = Xor3(_mm512_srli_epi64(p0, 32), c[3], key1);
+      c[3] = p0;
+    }
+
+    GaussianCounter counter_;
+    I key0_[10];
+    I key1_[10];
+  };
+};
+
+inline __m512d Square(__m256 v) {
+  const __m512d d = _mm512_cvtps_pd(v);
+  return _mm512_mul_pd(d, d);
+}
+
+}  // namespace
+
+void GaussianAvx512(float* out, int64_t count, const GaussianCounter& counter, float scale,
+                    float offset) {
+  GaussianLoop<Avx512>(out, count, counter, scale, offset);
+}
+
+void ApplyAvx512(float* y, const float* factors, int64_t count, BlockSums* sums) {
+  ClearSums(sums);
+  __m512d error[2], value[2];
+  for (int j = 0; j < 2; ++j) error[j] = value[j] = _mm512_setzero_pd();
+  const __m512 infinity = _mm512_set1_ps(__builtin_inff());
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    const __m512 before = _mm512_loadu_ps(y + i);
+    const __m512 after = _mm512_mul_ps(before, _mm512_loadu_ps(factors + i));
+    _mm512_storeu_ps(y + i, after);
+    const __mmask16 finite = _mm512_cmp_ps_mask(_mm512_abs_ps(after), infinity, _CMP_LT_OQ);
+    sums->changed +=
+        __builtin_popcount(static_cast<unsigned>(_mm512_cmp_ps_mask(after, before, _CMP_NEQ_OQ)));
+    sums->non_finite += 16 - __builtin_popcount(static_cast<unsigned>(finite));
+    const __m512 e = _mm512_maskz_sub_ps(finite, after, before);
+    const __m512 v = _mm512_maskz_mov_ps(finite, before);
+    error[0] = _mm512_add_pd(error[0], Square(_mm512_castps512_ps256(e)));
+    error[1] = _mm512_add_pd(error[1], Square(_mm512_extractf32x8_ps(e, 1)));
+    value[0] = _mm512_add_pd(value[0], Square(_mm512_castps512_ps256(v)));
+    value[1] = _mm512_add_pd(value[1], Square(_mm512_extractf32x8_ps(v, 1)));
+  }
+  for (int j = 0; j < 2; ++j) {
+    _mm512_store_pd(sums->error + 8 * j, error[j]);
+    _mm512_store_pd(sums->value + 8 * j, value[j]);
+  }
+  ApplyTail(y, factors, i, count, sums);
+}
+
+}  // namespace temper::numerics::kernels

@@ -1,0 +1,133 @@
+#pragma once
+
+// Philox and Box-Muller over a vector type S; included by one .cc file per instruction set. S has
+//   F, I          vectors of kWidth floats and 32-bit integers
+//   Words         the four Philox words of kWidth counters, in the lane order that Store undoes
+//   Fma, Mul, Sub, Sqrt, Float(float), Int(int), ToFloat(I), Bits(F), FromBits(I), And, Xor,
+//   AddInt, ShiftRight<n> (logical), ShiftRightSigned<n>, ShiftLeft<n>, SwapWhereOdd(q, a, b)
+// Polynomials: docs/numerics.md, "Gaussians".
+
+#include <cstdint>
+
+#include "numerics/kernels/gaussian_kernels.h"
+
+namespace temper::numerics::kernels {
+namespace {
+
+constexpr uint32_t kPhiloxM0 = 0xD2511F53u;
+constexpr uint32_t kPhiloxM1 = 0xCD9E8D57u;
+constexpr uint32_t kPhiloxW0 = 0x9E3779B9u;
+constexpr uint32_t kPhiloxW1 = 0xBB67AE85u;
+
+// -2 ln(1 + f) = -2 f + f^2 P(f) on f + 1 in [sqrt(1/2), sqrt(2)); relative error 3.0e-8.
+constexpr float kLog[8] = {0x1.fffffap-1f, -0x1.5556f4p-1f, 0x1.00049ap-1f, -0x1.98d2c0p-2f,
+                           0x1.535d32p-2f, -0x1.318524p-2f, 0x1.250494p-2f, -0x1.65c766p-3f};
+constexpr float kMinusTwoLn2 = -0x1.62e430p+0f;
+// sin(2 pi r) = r S(r^2), |r| <= 1/8; relative error 3.2e-9.
+constexpr float kSin[4] = {0x1.921fb6p+2f, -0x1.4abbbap+5f, 0x1.465e92p+6f, -0x1.2d9302p+6f};
+// cos(2 pi r) = 1 + r^2 C(r^2); error 3.8e-8.
+constexpr float kCos[3] = {-0x1.3bd39cp+4f, 0x1.03b090p+6f, -0x1.4e844ap+6f};
+// Added to and taken from |x| < 2^21, it rounds x to the nearest even integer.
+constexpr float kRound = 0x1.8p+23f;
+// Bits of sqrt(1/2): the mantissa's range is [sqrt(1/2), sqrt(2)).
+constexpr int kSqrtHalfBits = 0x3f3504f3;
+
+template <class S>
+inline void BoxMuller(typename S::I w0, typename S::I w1, typename S::F* first,
+                      typename S::F* second) {
+  using F = typename S::F;
+  using I = typename S::I;
+  const F u1 =
+      S::Fma(S::ToFloat(S::template ShiftRight<1>(w0)), S::Float(0x1p-31f), S::Float(0x1p-32f));
+  const F u2 = S::Mul(S::ToFloat(S::template ShiftRight<1>(w1)), S::Float(0x1p-31f));
+
+  // u1 = 2^e (1 + f).
+  const I shifted = S::AddInt(S::Bits(u1), S::Int(-kSqrtHalfBits));
+  const F e = S::ToFloat(S::template ShiftRightSigned<23>(shifted));
+  const F f =
+      S::Sub(S::FromBits(S::AddInt(S::And(shifted, S::Int(0x7fffff)), S::Int(kSqrtHalfBits))),
+             S::Float(1.0f));
+  F p = S::Float(kLog[7]);
+  for (int i = 6; i >= 0; --i) p = S::Fma(p, f, S::Float(kLog[i]));
+  const F log_m = S::Fma(S::Mul(f, f), p, S::Mul(f, S::Float(-2.0f)));
+  const F radius = S::Sqrt(S::Fma(e, S::Float(kMinusTwoLn2), log_m));
+
+  // u2 = q / 4 + r, q the nearest integer, r exact.
+  const F rounded = S::Fma(u2, S::Float(4.0f), S::Float(kRound));
+  const I q = S::Bits(rounded);
+  const F r = S::Fma(S::Sub(rounded, S::Float(kRound)), S::Float(-0.25f), u2);
+  const F z = S::Mul(r, r);
+  F s = S::Fma(S::Float(kSin[3]), z, S::Float(kSin[2]));
+  s = S::Fma(s, z, S::Float(kSin[1]));
+  s = S::Fma(s, z, S::Float(kSin[0]));
+  s = S::Mul(s, r);
+  F c = S::Fma(S::Float(kCos[2]), z, S::Float(kCos[1]));
+  c = S::Fma(c, z, S::Float(kCos[0]));
+  c = S::Fma(c, z, S::Float(1.0f));
+  S::SwapWhereOdd(q, &c, &s);
+
+  // cos is negative in quadrants 1 and 2, sin in 2 and 3: bit 1 of q + 1 and of q.
+  const I two = S::Int(2);
+  const I cos_sign = S::template ShiftLeft<30>(S::And(S::AddInt(q, S::Int(1)), two));
+  const I sin_sign = S::template ShiftLeft<30>(S::And(q, two));
+  *first = S::FromBits(S::Xor(S::Bits(S::Mul(radius, c)), cos_sign));
+  *second = S::FromBits(S::Xor(S::Bits(S::Mul(radius, s)), sin_sign));
+}
+
+// The 4 * kWidth numbers of kWidth consecutive counters, times scale plus offset.
+template <class S>
+inline void GaussianBlock(const typename S::Philox& philox, uint32_t first_counter, float scale,
+                          float offset, float* out) {
+  typename S::Words words;
+  philox.Run(first_counter, &words);
+  typename S::F n[4];
+  BoxMuller<S>(words.w[0], words.w[1], &n[0], &n[1]);
+  BoxMuller<S>(words.w[2], words.w[3], &n[2], &n[3]);
+  for (int i = 0; i < 4; ++i) n[i] = S::Fma(n[i], S::Float(scale), S::Float(offset));
+  S::Store(n, out);
+}
+
+template <class S>
+inline void GaussianLoop(float* out, int64_t count, const GaussianCounter& counter, float scale,
+                         float offset) {
+  const typename S::Philox philox(counter);
+  constexpr int64_t kBlock = 4 * S::kWidth;
+  uint32_t next = counter.first_counter;
+  int64_t i = 0;
+  for (; i + kBlock <= count; i += kBlock, next += S::kWidth) {
+    GaussianBlock<S>(philox, next, scale, offset, out + i);
+  }
+  if (i < count) {
+    alignas(64) float rest[kBlock];
+    GaussianBlock<S>(philox, next, scale, offset, rest);
+    for (int64_t j = 0; i + j < count; ++j) out[i + j] = rest[j];
+  }
+}
+
+// The last elements of a block, one at a time, in the lanes they would have had.
+inline void ApplyTail(float* y, const float* factors, int64_t begin, int64_t count,
+                      BlockSums* sums) {
+  for (int64_t i = begin; i < count; ++i) {
+    const float before = y[i];
+    const float after = before * factors[i];
+    y[i] = after;
+    sums->changed += (after < before || after > before) ? 1 : 0;
+    if (__builtin_fabsf(after) < __builtin_inff()) {
+      const double error = static_cast<double>(after - before);
+      const double value = static_cast<double>(before);
+      sums->error[i % BlockSums::kLanes] += error * error;
+      sums->value[i % BlockSums::kLanes] += value * value;
+    } else {
+      ++sums->non_finite;
+    }
+  }
+}
+
+inline void ClearSums(BlockSums* sums) {
+  for (int l = 0; l < BlockSums::kLanes; ++l) sums->error[l] = sums->value[l] = 0.0;
+  sums->changed = 0;
+  sums->non_finite = 0;
+}
+
+}  // namespace
+}  // namespace temper::numerics::kernels
