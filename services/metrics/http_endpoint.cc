@@ -1,10 +1,15 @@
 #include "services/metrics/http_endpoint.h"
 
-#include <atomic>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "CivetServer.h"
+#include "absl/synchronization/notification.h"
 #include "services/base/address.h"
 #include "services/base/log.h"
 #include "services/base/text.h"
@@ -73,15 +78,46 @@ int LogFromCivetweb(const mg_connection*, const char* message) {
   return 1;
 }
 
+// Opens and drops a connection to one of our own ports.
+void Knock(const std::string& host, int port) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(host.c_str(), base::Cat(port).c_str(), &hints, &found) != 0) return;
+  const int descriptor =
+      socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, /*protocol=*/0);
+  if (descriptor >= 0) {
+    (void)connect(descriptor, found->ai_addr, found->ai_addrlen);
+    close(descriptor);
+  }
+  freeaddrinfo(found);
+}
+
 }  // namespace
 
 struct HttpEndpoint::Server {
   explicit Server(HttpEndpointOptions options) : router(std::move(options)) {}
+  ~Server();
   Router router;
   std::unique_ptr<CivetServer> civet;  // after router: stops before what it calls goes away
+  std::string host;
   int port = 0;
   std::string address;
 };
+
+// civetweb's accepting thread looks at its stop flag only between connections or every two seconds:
+// too long for a process that drains, so it is given connections until it has seen the flag.
+HttpEndpoint::Server::~Server() {
+  if (civet == nullptr) return;
+  absl::Notification closed;
+  std::thread closer([&] {
+    civet->close();
+    closed.Notify();
+  });
+  while (!closed.WaitForNotificationWithTimeout(absl::Milliseconds(5))) Knock(host, port);
+  closer.join();
+}
 
 HttpEndpoint::HttpEndpoint(std::unique_ptr<Server> server) : server_(std::move(server)) {}
 HttpEndpoint::~HttpEndpoint() = default;
@@ -122,6 +158,7 @@ absl::StatusOr<std::unique_ptr<HttpEndpoint>> HttpEndpoint::Create(HttpEndpointO
     return absl::UnavailableError(
         base::Cat("cannot listen on ", listen, " for metrics: is the port in use?"));
   }
+  server->host = host;
   server->civet->addHandler("/", server->router);
   const std::vector<int> ports = server->civet->getListeningPorts();
   if (ports.size() != 1) return absl::InternalError("civetweb bound no port");
