@@ -9,6 +9,7 @@
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "services/base/address.h"
+#include "services/base/check.h"
 #include "services/base/status_macros.h"
 #include "services/base/text.h"
 #include "services/rpc/grpc_log.h"
@@ -70,6 +71,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Create(const ServerOptions
   TEMPER_RETURN_IF_ERROR(CheckExposure(listen, options));
   TEMPER_ASSIGN_OR_RETURN(std::shared_ptr<grpc::ServerCredentials> credentials,
                           ServerCredentials(options.tls));
+  TEMPER_CHECK(!options.services.empty(), "a server serves something");
   EnableHealthService();
   RouteGrpcLog();
   grpc::ServerBuilder builder;

@@ -24,7 +24,7 @@ inline constexpr int kDefaultMaxMessageBytes = 64 << 20;
 
 struct ServerOptions {
   std::string listen_address = "127.0.0.1:0";  // host:port; port 0: any free port
-  std::vector<grpc::Service*> services;        // callback services; outlive the server
+  std::vector<grpc::Service*> services;        // at least one; outlive the server
   TlsOptions tls;
   bool insecure_network = false;  // allows a bind off loopback without TLS
   int max_message_bytes = kDefaultMaxMessageBytes;
