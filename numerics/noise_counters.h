@@ -58,6 +58,7 @@ class NoiseCounters {
 // OK if what was counted is what the policy says. FailedPrecondition, naming the first wrong row
 // and the number of wrong rows, where
 //   - a row is configured and its operator ran, but no element was offered to an error, or
+//   - a forward row is configured and other operators ran in its phase, but its own never did, or
 //   - a row is configured and offered non-zero values, but none of them changed, or
 //   - a row is not configured and elements were changed.
 absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters);

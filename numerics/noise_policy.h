@@ -48,9 +48,10 @@ struct NoiseSpec {
   std::vector<std::string> target_modules;
   std::vector<std::string> exclude_modules;  // taken away from the above
   std::vector<int> target_layers;            // empty: all
-  bool all_ops = false;                      // also softmax, silu and the norms
-  bool ref_logprob = false;                  // also the reference policy's pass
-  bool null_arm = false;                     // a scale of 0 is meant
+  // Operators without a layer are left out by target_layers unless target_modules names them.
+  bool all_ops = false;      // also softmax, silu and the norms
+  bool ref_logprob = false;  // also the reference policy's pass
+  bool null_arm = false;     // a scale of 0 is meant
 };
 
 // What the policy needs to know of a model.
@@ -103,11 +104,14 @@ class NoisePolicy {
   std::vector<uint8_t> selected_;  // [kOperatorCount][num_layers + 1], last column: no layer
 };
 
-// The policy of an evaluation: eval, forward, at `scale` (>= 0; 0: clean), on the operators of
-// `base`, and nothing in any other phase. Always pathwise and fresh unless `base` is frozen.
+// The policy of an evaluation: eval, forward, at `scale` (finite, >= 0; 0: clean), on the operators
+// that `base` selects, and nothing in any other phase. base: from Create; with `enabled` false it
+// still selects the default operators, so that a model trained clean is evaluated under the same
+// error as one that was not.
 NoisePolicy EvaluationPolicy(const NoisePolicy& base, double scale);
-// A spec for evaluations of a model that was not trained under error: the default operators.
-NoiseSpec DefaultEvaluationSpec(double scale);
+
+// The fingerprint that a submitted group carries and the learner compares.
+uint64_t NoiseId(uint64_t policy_fingerprint, uint64_t aqn_fingerprint);
 
 // True if the dotted `pattern` selects the module `path` as described at NoiseSpec.
 bool PathMatches(std::string_view pattern, std::string_view path);

@@ -1,0 +1,323 @@
+#include "numerics/noise_policy.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <string>
+
+#include "numerics/noise_counters.h"
+
+namespace temper::numerics {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr ModelShape kShape = {.num_layers = 24};
+constexpr Operator kDecoder[] = {Operator::kQ,    Operator::kK,  Operator::kV,   Operator::kO,
+                                 Operator::kGate, Operator::kUp, Operator::kDown};
+
+NoiseSpec Spec() { return {.enabled = true, .error_scale = 0.05}; }
+
+NoisePolicy Make(const NoiseSpec& spec, const ModelShape& shape = kShape) {
+  auto policy = NoisePolicy::Create(spec, shape);
+  EXPECT_TRUE(policy.ok()) << policy.status();
+  return policy.ok() ? *policy : NoisePolicy();
+}
+
+std::string Mistakes(const NoiseSpec& spec, const ModelShape& shape = kShape) {
+  const auto policy = NoisePolicy::Create(spec, shape);
+  EXPECT_EQ(policy.status().code(), absl::StatusCode::kInvalidArgument);
+  return std::string(policy.status().message());
+}
+
+double Rollout(const NoisePolicy& policy, Operator op, int layer) {
+  return policy.Scale(Phase::kRollout, Direction::kForward, op, layer);
+}
+
+TEST(PathMatches, WorksOnWholeComponents) {
+  EXPECT_TRUE(PathMatches("layers.2", "model.layers.2.self_attn.q_proj"));
+  EXPECT_FALSE(PathMatches("layers.2", "model.layers.20.self_attn.q_proj"));
+  EXPECT_TRUE(PathMatches("layers.2*", "model.layers.20.self_attn.q_proj"));
+  EXPECT_TRUE(PathMatches("q_proj", "model.layers.2.self_attn.q_proj"));
+  EXPECT_FALSE(PathMatches("proj", "model.layers.2.self_attn.q_proj"));
+  EXPECT_TRUE(PathMatches("*_proj", "model.layers.2.self_attn.q_proj"));
+  EXPECT_TRUE(PathMatches("layers.**.q_proj", "model.layers.2.self_attn.q_proj"));
+  EXPECT_TRUE(PathMatches("layers.**.2", "model.layers.2.mlp"));
+  EXPECT_FALSE(PathMatches("layers.mlp", "model.layers.2.mlp"));
+  EXPECT_FALSE(PathMatches("", "lm_head"));
+}
+
+TEST(PathMatches, AnHostilePatternEndsQuickly) {
+  std::string stars;
+  for (int i = 0; i < 200; ++i) stars += "**.";
+  EXPECT_FALSE(PathMatches(stars + "x", "a.b.c.d.e.f.g.h"));
+  EXPECT_FALSE(PathMatches("a*a*a*a*a*a*a*a*a*b", std::string(5000, 'a')));
+}
+
+TEST(NoisePolicy, PerturbsEveryDecoderLinearByDefault) {
+  const NoisePolicy policy = Make(Spec());
+  for (const Operator op : kDecoder) {
+    for (int layer = 0; layer < 24; ++layer) {
+      EXPECT_EQ(Rollout(policy, op, layer), 0.05);
+      for (const Phase phase : {Phase::kOldLogprob, Phase::kTrain}) {
+        EXPECT_EQ(policy.Scale(phase, Direction::kForward, op, layer), 0.05);
+      }
+      EXPECT_EQ(policy.Scale(Phase::kTrain, Direction::kBackward, op, layer), 0.05);
+      EXPECT_EQ(policy.Scale(Phase::kEval, Direction::kForward, op, layer), 0.0);
+      EXPECT_EQ(policy.Scale(Phase::kRefLogprob, Direction::kForward, op, layer), 0.0);
+    }
+    EXPECT_EQ(Rollout(policy, op, 24), 0.0);
+    EXPECT_EQ(Rollout(policy, op, kNoLayer), 0.0);
+  }
+  for (const Operator op : {Operator::kLmHead, Operator::kRouter, Operator::kLoraA,
+                            Operator::kAttentionScores, Operator::kSoftmax, Operator::kRmsNorm}) {
+    EXPECT_EQ(Rollout(policy, op, kNoLayer), 0.0);
+    EXPECT_EQ(Rollout(policy, op, 3), 0.0);
+  }
+}
+
+TEST(NoisePolicy, ADefaultPolicyHasNoNoise) {
+  const NoisePolicy policy;
+  EXPECT_FALSE(policy.AnyNoise());
+  EXPECT_EQ(Rollout(policy, Operator::kQ, 0), 0.0);
+}
+
+TEST(NoisePolicy, ShorthandsSelectPhasesAndDirections) {
+  struct Rows {
+    bool rollout, old_logprob, train, backward;
+  };
+  auto rows = [](const NoiseSpec& spec) {
+    const NoisePolicy p = Make(spec);
+    return Rows{
+        p.Any(Phase::kRollout, Direction::kForward), p.Any(Phase::kOldLogprob, Direction::kForward),
+        p.Any(Phase::kTrain, Direction::kForward), p.Any(Phase::kTrain, Direction::kBackward)};
+  };
+  auto expect = [&](const NoiseSpec& spec, Rows want, const char* name) {
+    const Rows got = rows(spec);
+    EXPECT_EQ(got.rollout, want.rollout) << name;
+    EXPECT_EQ(got.old_logprob, want.old_logprob) << name;
+    EXPECT_EQ(got.train, want.train) << name;
+    EXPECT_EQ(got.backward, want.backward) << name;
+  };
+  NoiseSpec spec = Spec();
+  expect(spec, {true, true, true, true}, "both");
+  spec.forward_only = true;
+  expect(spec, {true, true, true, false}, "forward_only");
+  spec = Spec();
+  spec.backward_only = true;
+  expect(spec, {false, false, false, true}, "backward_only");
+  spec = Spec();
+  spec.apply_during = ApplyDuring::kRollout;
+  expect(spec, {true, false, false, false}, "rollout");
+  spec.apply_during = ApplyDuring::kTraining;
+  expect(spec, {false, true, true, true}, "training");
+  spec = Spec();
+  spec.learner_noise = LearnerNoise::kNone;
+  expect(spec, {true, false, false, true}, "learner_noise none");
+}
+
+TEST(NoisePolicy, TargetsExcludesAndLayersNarrowTheTable) {
+  NoiseSpec spec = Spec();
+  spec.target_modules = {"layers.2", "*.down_proj"};
+  spec.exclude_modules = {"layers.2.self_attn.v_proj", "lm_head", "embed_tokens"};
+  const NoisePolicy policy = Make(spec);
+  EXPECT_EQ(Rollout(policy, Operator::kQ, 2), 0.05);
+  EXPECT_EQ(Rollout(policy, Operator::kQ, 20), 0.0);
+  EXPECT_EQ(Rollout(policy, Operator::kV, 2), 0.0);
+  EXPECT_EQ(Rollout(policy, Operator::kDown, 20), 0.05);
+  spec = Spec();
+  spec.target_layers = {5, 7};
+  EXPECT_EQ(Rollout(Make(spec), Operator::kQ, 5), 0.05);
+  EXPECT_EQ(Rollout(Make(spec), Operator::kQ, 6), 0.0);
+}
+
+TEST(NoisePolicy, WhatIsExcludedByDefaultIsSwitchedOnByNameOnly) {
+  NoiseSpec spec = Spec();
+  spec.target_modules = {"layers"};
+  EXPECT_EQ(Rollout(Make(spec), Operator::kAttentionScores, 0), 0.0);
+  spec.target_modules = {"layers", "lm_head", "attention_scores"};
+  const NoisePolicy named = Make(spec);
+  EXPECT_EQ(Rollout(named, Operator::kLmHead, kNoLayer), 0.05);
+  EXPECT_EQ(Rollout(named, Operator::kAttentionScores, 7), 0.05);
+  EXPECT_EQ(Rollout(named, Operator::kAttentionValues, 7), 0.0);
+  EXPECT_EQ(Rollout(named, Operator::kQ, 7), 0.05);
+  spec.target_modules = {"lm_*", "q"};
+  EXPECT_THAT(Mistakes(spec), HasSubstr("'lm_*' selects no operator"));
+  spec.target_modules = {"q"};  // the short name of q_proj
+  EXPECT_EQ(Rollout(Make(spec), Operator::kQ, 0), 0.05);
+  EXPECT_EQ(Rollout(Make(spec), Operator::kK, 0), 0.0);
+}
+
+TEST(NoisePolicy, AllOpsAddsSoftmaxSiluAndTheNorms) {
+  NoiseSpec spec = Spec();
+  spec.all_ops = true;
+  const NoisePolicy policy = Make(spec);
+  for (const Operator op : {Operator::kSoftmax, Operator::kSilu, Operator::kRmsNorm,
+                            Operator::kInputNorm, Operator::kPostAttentionNorm, Operator::kQ}) {
+    EXPECT_EQ(Rollout(policy, op, 3), 0.05);
+  }
+  EXPECT_EQ(Rollout(policy, Operator::kFinalNorm, kNoLayer), 0.05);
+  EXPECT_EQ(Rollout(policy, Operator::kLmHead, kNoLayer), 0.0);
+  EXPECT_EQ(Rollout(policy, Operator::kAttentionScores, 3), 0.0);
+}
+
+TEST(NoisePolicy, RefusesWhatWouldDoNothingAndListsAllMistakes) {
+  NoiseSpec spec = Spec();
+  spec.target_modules = {"layers.99", "router"};
+  spec.exclude_modules = {"w_proj"};
+  spec.target_layers = {24};
+  spec.error_scale = -0.1;
+  const std::string mistakes = Mistakes(spec);
+  for (const char* part : {"layers.99", "router", "w_proj", "24", "error_scale"}) {
+    EXPECT_THAT(mistakes, HasSubstr(part));
+  }
+  spec = Spec();
+  spec.error_scale = 0.0;
+  EXPECT_THAT(Mistakes(spec), HasSubstr("null_arm"));
+  spec.null_arm = true;
+  EXPECT_FALSE(Make(spec).AnyNoise());
+  spec = Spec();
+  spec.apply_during = ApplyDuring::kRollout;
+  spec.backward_only = true;
+  EXPECT_THAT(Mistakes(spec), HasSubstr("no phase"));
+  spec = Spec();
+  spec.exclude_modules = {"layers"};
+  EXPECT_THAT(Mistakes(spec), HasSubstr("no operator"));
+  spec = Spec();
+  spec.error_scale = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THAT(Mistakes(spec), HasSubstr("error_scale"));
+}
+
+TEST(NoisePolicy, TheRouterExistsInMixturesOnly) {
+  NoiseSpec spec = Spec();
+  spec.target_modules = {"router"};
+  EXPECT_THAT(Mistakes(spec), HasSubstr("router"));
+  const ModelShape mixture = {.num_layers = 4, .num_experts = 8};
+  EXPECT_EQ(Rollout(Make(spec, mixture), Operator::kRouter, 3), 0.05);
+  EXPECT_EQ(Rollout(Make(Spec(), mixture), Operator::kRouter, 3), 0.0);
+}
+
+TEST(EvaluationPolicy, IsCleanButForTheNamedScale) {
+  const NoisePolicy base = Make(Spec());
+  const NoisePolicy at_ten = EvaluationPolicy(base, 0.1);
+  EXPECT_EQ(at_ten.Scale(Phase::kEval, Direction::kForward, Operator::kQ, 0), 0.1);
+  EXPECT_EQ(at_ten.Scale(Phase::kEval, Direction::kForward, Operator::kLmHead, kNoLayer), 0.0);
+  EXPECT_EQ(Rollout(at_ten, Operator::kQ, 0), 0.0);
+  EXPECT_FALSE(EvaluationPolicy(base, 0.0).AnyNoise());
+}
+
+TEST(EvaluationPolicy, PerturbsAModelTrainedWithoutError) {
+  const NoisePolicy base = Make(NoiseSpec{});
+  EXPECT_FALSE(base.AnyNoise());
+  EXPECT_EQ(EvaluationPolicy(base, 0.05).Scale(Phase::kEval, Direction::kForward, Operator::kUp, 1),
+            0.05);
+}
+
+TEST(NoisePolicyFingerprint, TellsPoliciesApart) {
+  const NoisePolicy base = Make(Spec());
+  EXPECT_EQ(base.Fingerprint(), Make(Spec()).Fingerprint());
+  NoiseSpec spec = Spec();
+  spec.error_scale = 0.06;
+  EXPECT_NE(Make(spec).Fingerprint(), base.Fingerprint());
+  spec = Spec();
+  spec.exclude_modules = {"layers.3.mlp"};
+  EXPECT_NE(Make(spec).Fingerprint(), base.Fingerprint());
+  spec = Spec();
+  spec.noise_key = NoiseKey::kFrozen;
+  const uint64_t frozen = Make(spec).Fingerprint();
+  EXPECT_NE(frozen, base.Fingerprint());
+  spec.device_seed = 1;
+  EXPECT_NE(Make(spec).Fingerprint(), frozen);
+  EXPECT_NE(NoiseId(1, 2), NoiseId(2, 1));
+}
+
+ErrorStats Seen(uint64_t elements, uint64_t changed) {
+  ErrorStats stats = {.calls = 1, .elements = elements, .changed = changed};
+  stats.sum_sq_value.Add(static_cast<double>(elements));
+  stats.sum_sq_error.Add(static_cast<double>(changed) * 0.0025);
+  return stats;
+}
+
+NoiseCounters FullRollout(const NoisePolicy& policy) {
+  NoiseCounters counters;
+  for (int layer = 0; layer < policy.num_layers(); ++layer) {
+    for (const Operator op : kDecoder) {
+      counters.Count({Phase::kRollout, Direction::kForward, layer, op}, Seen(100, 100));
+    }
+  }
+  counters.Count({Phase::kRollout, Direction::kForward, kNoLayer, Operator::kLmHead}, {});
+  return counters;
+}
+
+TEST(CheckSeen, AcceptsWhatThePolicySays) {
+  const NoisePolicy policy = Make(Spec());
+  EXPECT_TRUE(CheckSeen(policy, FullRollout(policy)).ok());
+  EXPECT_TRUE(CheckSeen(policy, NoiseCounters()).ok());
+}
+
+TEST(CheckSeen, NamesAConfiguredRowThatWasNotPerturbed) {
+  const NoisePolicy policy = Make(Spec());
+  NoiseCounters counters = FullRollout(policy);
+  counters.Count({Phase::kTrain, Direction::kBackward, 3, Operator::kUp}, {});
+  const absl::Status status = CheckSeen(policy, counters);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("train backward layers.3 up"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("1 wrong row"));
+}
+
+TEST(CheckSeen, NamesARowWhoseErrorChangedNothing) {
+  const NoisePolicy policy = Make(Spec());
+  NoiseCounters counters;
+  for (int layer = 0; layer < 24; ++layer) {
+    for (const Operator op : kDecoder) {
+      counters.Count({Phase::kRollout, Direction::kForward, layer, op},
+                     Seen(100, layer == 5 && op == Operator::kO ? 0 : 100));
+    }
+  }
+  EXPECT_THAT(std::string(CheckSeen(policy, counters).message()),
+              HasSubstr("rollout forward layers.5 o"));
+}
+
+TEST(CheckSeen, AcceptsAllZeroGradientsThatCannotChange) {
+  const NoisePolicy policy = Make(Spec());
+  NoiseCounters counters = FullRollout(policy);
+  counters.Count({Phase::kTrain, Direction::kBackward, 3, Operator::kUp},
+                 {.calls = 1, .elements = 100});
+  EXPECT_TRUE(CheckSeen(policy, counters).ok());
+}
+
+TEST(CheckSeen, NamesARowThatWasPerturbedButNotConfigured) {
+  NoiseCounters counters = FullRollout(Make(Spec()));
+  counters.Count({Phase::kEval, Direction::kForward, kNoLayer, Operator::kLmHead}, Seen(10, 9));
+  NoiseSpec spec = Spec();
+  const absl::Status status = CheckSeen(Make(spec), counters);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("eval forward lm_head: not configured"));
+}
+
+TEST(CheckSeen, NamesAConfiguredOperatorThatNeverRan) {
+  NoiseSpec spec = Spec();
+  spec.all_ops = true;
+  const NoisePolicy policy = Make(spec);
+  EXPECT_THAT(std::string(CheckSeen(policy, FullRollout(policy)).message()),
+              HasSubstr("never ran"));
+}
+
+TEST(NoiseCounters, MergeGivesTheSameInAnyOrder) {
+  const NoiseRowId q = {Phase::kRollout, Direction::kForward, 0, Operator::kQ};
+  NoiseCounters a, b, ab, ba;
+  a.Count(q, Seen(10, 3));
+  b.Count(q, Seen(1000, 77));
+  b.Count({Phase::kTrain, Direction::kForward, 0, Operator::kQ}, Seen(5, 5));
+  ab.Merge(a);
+  ab.Merge(b);
+  ba.Merge(b);
+  ba.Merge(a);
+  EXPECT_EQ(ab, ba);
+  EXPECT_EQ(ab.rows().at(q).operator_calls, 2u);
+  EXPECT_EQ(ab.Total(Phase::kRollout, Direction::kForward).elements, 1010u);
+  EXPECT_EQ(ab.TotalForward().elements, 1015u);
+}
+
+}  // namespace
+}  // namespace temper::numerics
