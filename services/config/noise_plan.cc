@@ -1,14 +1,17 @@
 #include "services/config/noise_plan.h"
 
+#include <algorithm>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "services/base/status_macros.h"
-#include "xxhash.h"
 
 namespace temper::config {
 namespace {
+
+// Layers of the findings document's model, Qwen2.5-1.5B.
+constexpr int kReferenceLayers = 28;
 
 numerics::ApplyDuring ApplyDuringOf(const std::string& name) {
   if (name == "rollout") return numerics::ApplyDuring::kRollout;
@@ -97,9 +100,7 @@ absl::StatusOr<numerics::NoisePolicy> NoisePolicyFromConfig(const v1::RunConfig&
 absl::StatusOr<numerics::NoisePolicy> EvaluationPolicyFromConfig(const v1::RunConfig& config,
                                                                  const numerics::ModelShape& shape,
                                                                  double error_scale) {
-  const bool trained = config.trainer().noisy_ops().enabled();
-  numerics::NoiseSpec spec =
-      trained ? SpecOf(config) : numerics::DefaultEvaluationSpec(error_scale);
+  numerics::NoiseSpec spec = SpecOf(config);
   spec.null_arm = true;  // a clean evaluation is meant
   TEMPER_ASSIGN_OR_RETURN(numerics::NoisePolicy base, numerics::NoisePolicy::Create(spec, shape));
   return numerics::EvaluationPolicy(base, error_scale);
@@ -134,14 +135,21 @@ absl::StatusOr<numerics::AqnPlan> AqnPlanFromConfig(const v1::RunConfig& config,
   TEMPER_ASSIGN_OR_RETURN(plan.layers.preset, PresetOf(layers.preset()));
   // A run without updates (an evaluation) has no schedule to check.
   if (plan.enabled && plan.total_steps > 0) {
-    TEMPER_RETURN_IF_ERROR(numerics::ValidateAqn(plan, num_layers, trainer.null_arm()));
+    // Without a model, one deep enough for every layer that is named stands for it.
+    int layers_checked = num_layers;
+    if (num_layers < 0) {
+      layers_checked = kReferenceLayers;
+      for (const auto& [layer, multiplier] : plan.layers.layer_multipliers) {
+        layers_checked = std::max(layers_checked, layer + 1);
+      }
+    }
+    TEMPER_RETURN_IF_ERROR(numerics::ValidateAqn(plan, layers_checked, trainer.null_arm()));
   }
   return plan;
 }
 
 uint64_t NoiseId(const numerics::NoisePolicy& policy, const numerics::AqnPlan& plan) {
-  const uint64_t parts[2] = {policy.Fingerprint(), numerics::Fingerprint(plan)};
-  return XXH3_64bits(parts, sizeof(parts));
+  return numerics::NoiseId(policy.Fingerprint(), numerics::Fingerprint(plan));
 }
 
 }  // namespace temper::config

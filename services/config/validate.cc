@@ -44,8 +44,6 @@ class Mistakes {
 };
 
 void CheckData(const v1::RunConfig& c, Mistakes* m) {
-  m->Require(!c.model().path().empty(),
-             "model.path: say which model (a Hugging Face directory or a .gguf file)");
   m->OneOf("model.chat_template", c.model().chat_template(), {"model", "plain"});
   m->OneOf("dataset.name", c.dataset().name(), {"gsm-arith", "gsm8k"});
   m->Require(c.dataset().name() != "gsm8k" || !c.dataset().path().empty(),

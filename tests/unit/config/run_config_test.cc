@@ -128,12 +128,12 @@ TEST_F(RunConfigTest, NumbersMustBeWholeFiniteAndInRange) {
 }
 
 TEST_F(RunConfigTest, FindingsTemplatesLoadAsTheyStand) {
-  const auto error = LoadRunConfig(Write(kHardwareErrorTemplate), {"model.path=policy"});
+  const auto error = LoadRunConfig(Write(kHardwareErrorTemplate));
   ASSERT_TRUE(error.ok()) << error.status();
   EXPECT_EQ(error->trainer().noise_injection().schedule(), "epoch_aware");
   EXPECT_THAT(Unbuilt(*error), IsEmpty());
 
-  const auto quantized = LoadRunConfig(Write(kQuantizationTemplate), {"model.path=policy"});
+  const auto quantized = LoadRunConfig(Write(kQuantizationTemplate));
   ASSERT_TRUE(quantized.ok()) << quantized.status();
   ASSERT_EQ(Unbuilt(*quantized).size(), 1u);
   EXPECT_THAT(Unbuilt(*quantized)[0], HasSubstr("mxfp4"));

@@ -1,0 +1,65 @@
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "cli/commands.h"
+#include "cli/recipe_arguments.h"
+#include "model/io/loader.h"
+#include "services/base/status_macros.h"
+#include "services/config/derived.h"
+#include "services/config/noise_plan.h"
+#include "services/config/run_config.h"
+
+namespace temper::cli {
+namespace {
+
+// The noise blocks against the model's shape, where the model is there.
+absl::Status PrintNoise(const v1::RunConfig& config) {
+  if (!std::filesystem::exists(config.model().path())) {
+    std::printf("# model: %s is not there; noise was not checked against its layers\n",
+                config.model().path().c_str());
+    return absl::OkStatus();
+  }
+  TEMPER_ASSIGN_OR_RETURN(const model::ModelConfig model,
+                          model::LoadModelConfig(config.model().path()));
+  const numerics::ModelShape shape{.num_layers = static_cast<int>(model.num_layers)};
+  TEMPER_ASSIGN_OR_RETURN(const numerics::NoisePolicy policy,
+                          config::NoisePolicyFromConfig(config, shape));
+  TEMPER_ASSIGN_OR_RETURN(const numerics::AqnPlan aqn,
+                          config::AqnPlanFromConfig(config, shape.num_layers));
+  std::printf("# model: %d layers, hidden size %d, vocabulary %d\n",
+              static_cast<int>(model.num_layers), static_cast<int>(model.hidden_size),
+              static_cast<int>(model.vocab_size));
+  std::printf("# noise id: %016llx\n",
+              static_cast<unsigned long long>(config::NoiseId(policy, aqn)));
+  if (aqn.enabled) {
+    std::printf("# AQN acts on %zu norms\n", numerics::AqnNorms(shape.num_layers).size());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Check(RecipeArguments* arguments) {
+  TEMPER_ASSIGN_OR_RETURN(const v1::RunConfig config, arguments->Load());
+  std::printf("%s", config::ToYaml(config).c_str());
+  for (const auto& [name, value] : config::DerivedNumbers(config)) {
+    std::printf("# %s: %s\n", name.c_str(), value.c_str());
+  }
+  std::printf("# fingerprint: %016llx\n",
+              static_cast<unsigned long long>(config::Fingerprint(config)));
+  TEMPER_RETURN_IF_ERROR(PrintNoise(config));
+  for (const std::string& line : config::Unbuilt(config)) std::printf("# %s\n", line.c_str());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+CommandBody AddCheckCommand(CLI::App* app) {
+  CLI::App* command = app->add_subcommand(
+      "check", "Check a recipe; print its resolved configuration and derived numbers");
+  auto arguments = std::make_shared<RecipeArguments>();
+  arguments->Declare(command);
+  return [arguments] { return Check(arguments.get()); };
+}
+
+}  // namespace temper::cli

@@ -1,0 +1,64 @@
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "cli/commands.h"
+#include "cli/recipe_arguments.h"
+#include "cli/run_directory.h"
+#include "cli/run_session.h"
+#include "services/base/status_macros.h"
+#include "services/config/run_config.h"
+
+namespace temper::cli {
+namespace {
+
+struct EvalArguments {
+  std::string model;
+  std::string recipe = "quickstart";
+  std::vector<double> error_scales;
+  std::vector<std::string> overrides;
+};
+
+// An evaluation is a run without updates: the same processes, the same record.
+absl::Status Evaluate(const EvalArguments& arguments) {
+  RecipeArguments recipe;
+  std::vector<std::string> overrides = arguments.overrides;
+  overrides.push_back(absl::StrCat("model.path=", arguments.model));
+  overrides.push_back("trainer.total_updates=0");
+  overrides.push_back("eval.enabled=true");
+  TEMPER_ASSIGN_OR_RETURN(v1::RunConfig config, recipe.LoadNamed(arguments.recipe, overrides));
+  if (!arguments.error_scales.empty()) {
+    config.mutable_eval()->clear_error_scales();
+    for (const double scale : arguments.error_scales)
+      config.mutable_eval()->add_error_scales(scale);
+  }
+  // A model is evaluated under no noise but what the evaluation names.
+  config.mutable_trainer()->mutable_noise_injection()->set_enabled(false);
+  TEMPER_RETURN_IF_ERROR(CheckRunnable(config));
+  if (config.run_dir().empty()) SetRunDirectory(FreshRunDirectory("eval"), &config);
+  TEMPER_RETURN_IF_ERROR(PrepareRunDirectory(config, recipe.recipe, overrides, /*resume=*/false));
+  return RunSession(config, /*resume=*/false, /*verbose=*/false);
+}
+
+}  // namespace
+
+CommandBody AddEvalCommand(CLI::App* app) {
+  CLI::App* command =
+      app->add_subcommand("eval", "Evaluate a model under error; writes the record a run writes");
+  auto arguments = std::make_shared<EvalArguments>();
+  command->add_option("model", arguments->model, "Hugging Face directory or .gguf file")
+      ->required();
+  command
+      ->add_option("--recipe", arguments->recipe, "recipe that names the questions and the reward")
+      ->capture_default_str();
+  command
+      ->add_option("--error-scale", arguments->error_scales,
+                   "scales, as 0,0.05,0.10 (default: the recipe's)")
+      ->delimiter(',');
+  command->add_option("overrides", arguments->overrides, "key.path=value");
+  return [arguments] { return Evaluate(*arguments); };
+}
+
+}  // namespace temper::cli

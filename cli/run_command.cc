@@ -1,0 +1,65 @@
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "cli/commands.h"
+#include "cli/console.h"
+#include "cli/progress.h"
+#include "cli/recipe_arguments.h"
+#include "cli/run_directory.h"
+#include "cli/run_session.h"
+#include "model/io/loader.h"
+#include "services/base/files.h"
+#include "services/base/status_macros.h"
+#include "services/config/noise_plan.h"
+#include "services/config/run_config.h"
+
+namespace temper::cli {
+namespace {
+
+struct RunArguments {
+  RecipeArguments recipe;
+  std::string resume;  // "" or "auto"
+  bool verbose = false;
+};
+
+absl::Status RunRecipe(RunArguments* arguments) {
+  if (!arguments->resume.empty() && arguments->resume != "auto") {
+    return absl::InvalidArgumentError(
+        "--resume takes the word auto: go on from the newest checkpoint");
+  }
+  TEMPER_ASSIGN_OR_RETURN(v1::RunConfig config, arguments->recipe.Load());
+  if (config.trainer().loss() == "sft") {
+    return absl::InvalidArgumentError("trainer.loss is sft: use `temper sft`");
+  }
+  const bool resume =
+      arguments->resume == "auto" && base::PathExists(config.run_dir() + "/resolved.yaml");
+  TEMPER_RETURN_IF_ERROR(CheckRunnable(config));
+  if (config.run_dir().empty())
+    SetRunDirectory(FreshRunDirectory(arguments->recipe.recipe), &config);
+  TEMPER_RETURN_IF_ERROR(
+      PrepareRunDirectory(config, arguments->recipe.recipe, arguments->recipe.overrides, resume));
+  return RunSession(config, resume, arguments->verbose);
+}
+
+}  // namespace
+
+CommandBody AddRunCommand(CLI::App* app) {
+  CLI::App* command =
+      app->add_subcommand("run", "Train by a recipe: five roles as processes on this machine");
+  auto arguments = std::make_shared<RunArguments>();
+  arguments->recipe.Declare(command);
+  command->add_option("--resume", arguments->resume,
+                      "auto: go on from the newest checkpoint in run_dir");
+  command->add_flag("-v,--verbose", arguments->verbose, "print each process that starts or ends");
+  return [arguments] { return RunRecipe(arguments.get()); };
+}
+
+}  // namespace temper::cli

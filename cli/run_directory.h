@@ -1,0 +1,38 @@
+#pragma once
+
+// The folder of one run, and who leads it.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "temper/v1/config.pb.h"
+
+namespace temper::cli {
+
+// Makes the folder of a new run, or opens that of one to be resumed, and writes config.yaml (the
+// recipe as it was given, with the overrides as comments) and resolved.yaml.
+// resume: FailedPrecondition-like InvalidArgument naming each difference if `config` would give
+// other results than the run began with. Not resume: InvalidArgument if a run lies there already.
+// NotFound: nothing to resume.
+absl::Status PrepareRunDirectory(const v1::RunConfig& config, const std::string& recipe,
+                                 const std::vector<std::string>& overrides, bool resume);
+
+// A folder under `runs/` that does not exist yet: runs/<name of the recipe>-<UTC time>.
+std::string FreshRunDirectory(const std::string& recipe);
+
+// Writes RUN/prometheus.yml: one http_sd job that asks the orchestrator at `metrics_address`.
+absl::Status WritePrometheusConfig(const std::string& run_dir, const std::string& metrics_address);
+
+// What RUN/orchestrator.json says.
+struct OrchestratorRecord {
+  std::string address;
+  std::string metrics_address;
+  std::string run_id;
+};
+// NotFound if no orchestrator has led a run there.
+absl::StatusOr<OrchestratorRecord> ReadOrchestratorRecord(const std::string& run_dir);
+
+}  // namespace temper::cli
