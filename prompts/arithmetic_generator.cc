@@ -196,9 +196,9 @@ absl::StatusOr<std::unique_ptr<ArithmeticGenerator>> ArithmeticGenerator::Create
                                                    " and dataset.max_steps ", options.max_steps,
                                                    "; 1 <= min_steps <= max_steps <= 4 is needed"));
   }
-  if (options.max_number < 4 || options.max_number > 1000) {
+  if (options.max_number < 2 || options.max_number > 1000) {
     return absl::InvalidArgumentError(
-        absl::StrCat("dataset.max_number is ", options.max_number, "; 4 to 1000 is needed"));
+        absl::StrCat("dataset.max_number is ", options.max_number, "; 2 to 1000 is needed"));
   }
   if (!(options.wrong_share >= 0 && options.wrong_share <= 1)) {
     return absl::InvalidArgumentError(

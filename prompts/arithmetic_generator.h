@@ -24,7 +24,7 @@ struct ArithmeticOptions {
   Split split = Split::kTrain;
   uint32_t min_steps = 2;    // 1..4
   uint32_t max_steps = 3;    // min_steps..4; each number of steps is as likely
-  uint32_t max_number = 20;  // 4..1000: largest start, addend, subtrahend. Factors and divisors are
+  uint32_t max_number = 20;  // 2..1000: largest start, addend, subtrahend. Factors and divisors are
                              // 2..5, results 2..6 * max_number
   double wrong_share = 0;    // 0..1: share of solutions in which one result is wrong and followed
                              // to the end, as scraped text would; `truth` stays right

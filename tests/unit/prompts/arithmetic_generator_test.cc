@@ -188,7 +188,7 @@ TEST(ArithmeticGeneratorTest, OptionsOutOfRangeAreRefused) {
        std::vector<ArithmeticOptions>{{.min_steps = 0},
                                       {.min_steps = 3, .max_steps = 2},
                                       {.max_steps = 5},
-                                      {.max_number = 3},
+                                      {.max_number = 1},
                                       {.max_number = 1001},
                                       {.wrong_share = 1.5},
                                       {.wrong_share = std::numeric_limits<double>::quiet_NaN()}}) {
@@ -198,7 +198,7 @@ TEST(ArithmeticGeneratorTest, OptionsOutOfRangeAreRefused) {
 }
 
 TEST(ArithmeticGeneratorTest, EveryLegalRangeOfNumbersHasProblems) {
-  for (const uint32_t max_number : {4u, 5u, 7u, 1000u}) {
+  for (const uint32_t max_number : {2u, 3u, 5u, 7u, 1000u}) {
     for (const Split split : {Split::kTrain, Split::kEval, Split::kWarmStart}) {
       const auto source = Make({.split = split,
                                 .min_steps = 1,
