@@ -9,7 +9,7 @@ namespace {
 // GSM8K's training questions (the public data set's size).
 constexpr uint64_t kGsm8kTrainProblems = 7473;
 constexpr char kGsm8kSuffix[] =
-    " Let's think step by step and output the final answer after \"####\".";
+    "Let's think step by step and output the final answer after \"####\".";
 
 // SET(block, field, value): gives the field its default.
 #define SET(block, field, value) \
