@@ -14,7 +14,8 @@ namespace temper::reward_server {
 namespace {
 
 constexpr char kRole[] = "reward_server";
-constexpr absl::Duration kDrain = absl::Seconds(10);
+// A batch takes milliseconds; a client that is idle can hold its connection up to this bound.
+constexpr absl::Duration kDrain = absl::Seconds(2);
 
 absl::Status Serve(const member::ProcessFlags& flags) {
   base::StopToken stop;
