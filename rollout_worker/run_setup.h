@@ -1,0 +1,58 @@
+#pragma once
+
+// Everything a worker derives from the run's configuration before it takes work. The weights are
+// not part of it: they come from the learner, version 0 included.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/io/chat_template.h"
+#include "model/io/model_config.h"
+#include "model/io/tokenizer.h"
+#include "numerics/aqn.h"
+#include "numerics/noise_policy.h"
+#include "temper/v1/config.pb.h"
+
+namespace temper::rollout_worker {
+
+// Immutable once made; shared by all threads of the worker.
+struct RunSetup {
+  std::string run_id;
+  v1::RunConfig config;  // resolved: every scalar is set, paths are absolute
+  model::ModelConfig model;
+  std::unique_ptr<model::Tokenizer> tokenizer;
+  model::ChatTemplate chat_template;
+  numerics::ModelShape shape;
+  numerics::NoisePolicy policy;  // of rollouts
+  numerics::AqnPlan aqn;
+  uint64_t noise_id = 0;          // fingerprint of both; every submitted group carries it
+  std::vector<int32_t> stop_ids;  // a completion ends after the first of these
+
+  // Synchronous: a lease runs on exactly its version, with no swap inside.
+  bool synchronous() const { return config.trainer().max_staleness() == 0; }
+};
+
+// Derives what follows from `config` and the parts of a model that are given (the rest of the setup
+// is filled in).
+// Errors: InvalidArgument if the noise blocks do not fit the model, or for a device this build does
+// not have.
+absl::StatusOr<std::unique_ptr<RunSetup>> MakeRunSetup(std::string run_id, v1::RunConfig config,
+                                                       model::ModelConfig model,
+                                                       std::unique_ptr<model::Tokenizer> tokenizer,
+                                                       model::ChatTemplate chat_template);
+
+// The same with tokenizer and architecture read from config.model.path.
+// Errors: InvalidArgument if the path is not on this host (says which host); those of model/io.
+absl::StatusOr<std::unique_ptr<RunSetup>> LoadRunSetup(std::string run_id, v1::RunConfig config);
+
+// The prompt's ids for one user message, chat template applied.
+// Errors: InvalidArgument for a message that cannot be rendered or encoded, or with more tokens
+// than rollout.max_prompt_tokens (if not 0) or than the model has positions for.
+absl::StatusOr<std::vector<int32_t>> EncodePrompt(const RunSetup& setup,
+                                                  const std::string& message);
+
+}  // namespace temper::rollout_worker

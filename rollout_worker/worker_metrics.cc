@@ -1,0 +1,33 @@
+#include "rollout_worker/worker_metrics.h"
+
+namespace temper::rollout_worker {
+
+WorkerMetrics::WorkerMetrics(metrics::MetricsRegistry* registry)
+    : tokens(registry->AddCounter("temper_rollout_tokens_total", "Completion tokens generated.")),
+      generate_seconds(registry->AddHistogram("temper_rollout_generate_seconds",
+                                              "Generating the completions of one lease.")),
+      score_seconds(registry->AddHistogram(
+          "temper_rollout_score_seconds",
+          "Scoring the completions of one lease, waits for a reward server included.")),
+      acquire_wait_seconds(
+          registry->AddHistogram("temper_rollout_acquire_wait_seconds", "Waiting for a lease.")),
+      weights_version(registry->AddGauge("temper_rollout_weights_version",
+                                         "Policy version installed and acknowledged.")),
+      weights_pull_seconds(
+          registry->AddHistogram("temper_rollout_weights_pull_seconds",
+                                 "From a manifest until its version was received and verified.")),
+      weight_swaps(registry->AddCounter("temper_rollout_weight_swaps_total",
+                                        "Times newer weights were taken up inside a lease.")),
+      deliveries_waiting(registry->AddGauge(
+          "temper_rollout_deliveries_waiting",
+          "Generated leases that wait to be scored and submitted; at most one.")),
+      registry(registry) {}
+
+void WorkerMetrics::CountGroup(const std::string& outcome) {
+  registry
+      ->AddCounter("temper_rollout_groups_total", "Groups by how the worker parted from them.",
+                   {{"outcome", outcome}})
+      .Increment();
+}
+
+}  // namespace temper::rollout_worker
