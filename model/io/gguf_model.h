@@ -1,6 +1,6 @@
 #pragma once
 
-// What a GGUF file of the llama family means as a Hugging Face model.
+// What a GGUF file of the llama family (llama, qwen2, qwen3) means as a Hugging Face model.
 
 #include "absl/status/statusor.h"
 #include "model/io/gguf.h"
@@ -10,12 +10,12 @@
 
 namespace temper::model {
 
-// The configuration of general.architecture "llama". Errors: InvalidArgument for another
-// architecture, rope scaling or experts, by name; NotFound for a missing key.
+// The configuration of general.architecture llama, qwen2 or qwen3. Errors: InvalidArgument for
+// another architecture, rope scaling or experts, by name; NotFound for a missing key.
 absl::StatusOr<ModelConfig> ModelConfigFromGguf(const GgufFile& file);
 
-// All weights by Hugging Face name, dequantized. GGUF stores the rows of each Q and K head with
-// RoPE pairs side by side (2i, 2i+1); Hugging Face has them half a head apart (i, i + d/2), so
+// All weights by Hugging Face name, dequantized. In llama files the rows of each Q and K head stand
+// with RoPE pairs side by side (2i, 2i+1); Hugging Face has them half a head apart (i, i + d/2), so
 // those rows are put back in order. Errors: DataLoss for a missing tensor or a wrong shape.
 absl::StatusOr<TensorMap> TensorsFromGguf(const GgufFile& file, const ModelConfig& config);
 

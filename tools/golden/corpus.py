@@ -47,6 +47,10 @@ STRINGS = [
     "!!!???...,,,;;;",
     "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35 \u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u0939\u093f\u0928\u094d\u0926\u0940",
     "\u200bzero\u200bwidth \u2060 \ufeffbom",
+    "mongolian\u180eseparator next\u0085line \u2028 sep",
+    "a <tool_call>{\"x\": 1}</tool_call> step by step",
+    "Z\u0307\u0323 and \u1e0b\u0323 reorder; \u212b and \u2126",
+    "\ufb01 ligature, \u017ftrange '\u017f 'S 'LL",
     "mixed123digits456in789words",
     "Let's think step by step and output the final answer after \"####\".",
 ]
