@@ -17,7 +17,7 @@ namespace {
 constexpr absl::Duration kLook = absl::Milliseconds(250);
 // Between two tries of a version that could not be brought.
 constexpr absl::Duration kRetry = absl::Milliseconds(200);
-// What was acknowledged was refused so often in a row (other noisy norms than everyone else's).
+// One version's acknowledgement was refused so often: our norms are not everyone else's.
 constexpr int kMaxRefusals = 3;
 
 std::string NameOf(const std::optional<VersionKey>& key) {
@@ -196,14 +196,17 @@ absl::Status WeightsKeeper::Acknowledge(const weights::WeightVersion& version,
   TEMPER_ASSIGN_OR_RETURN(const v1::AcknowledgeWeightsReply reply,
                           options_.peers->AcknowledgeWeights(request));
   if (!reply.accepted()) {
-    if (++refusals_ >= kMaxRefusals) {
+    const VersionKey key{manifest.timeline(), manifest.version()};
+    refusals_ = refused_ == key ? refusals_ + 1 : 1;
+    refused_ = key;
+    if (refusals_ >= kMaxRefusals) {
       return absl::DataLossError(absl::StrCat("version ", manifest.version(), " was refused ",
                                               refusals_, " times; last: ", reply.reason()));
     }
     return absl::AbortedError(
         absl::StrCat("version ", manifest.version(), " was not accepted: ", reply.reason()));
   }
-  refusals_ = 0;
+  refused_.reset();
   base::LogInfo("weights_installed", {{"timeline", manifest.timeline()},
                                       {"version", manifest.version()},
                                       {"aqn_sigma", report.sigma},

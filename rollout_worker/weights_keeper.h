@@ -82,8 +82,9 @@ class WeightsKeeper final {
 
   const WeightsKeeperOptions options_;
   weights::WeightClient pull_;
-  std::thread thread_;  // runs Run
-  int refusals_ = 0;    // acknowledgements refused in a row; the thread's own
+  std::thread thread_;                 // runs Run
+  std::optional<VersionKey> refused_;  // whose acknowledgement was refused last; the thread's own
+  int refusals_ = 0;                   // of that version
   mutable absl::Mutex mutex_;
   std::optional<VersionKey> held_ ABSL_GUARDED_BY(mutex_);
   bool exact_in_use_ ABSL_GUARDED_BY(mutex_) = false;

@@ -1,0 +1,191 @@
+// One conformance test for every way that weights travel. A back end that moves bytes between a
+// root and members passes it or is none. NCCL joins the list where it was compiled and two devices
+// are there.
+
+#include "weights/broadcaster.h"
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/rpc/server.h"
+#include "tests/unit/weights/version_builder.h"
+#include "weights/in_process_hub.h"
+#include "weights/weight_client.h"
+#include "weights/weight_service.h"
+#include "weights/weight_source.h"
+
+namespace temper::weights {
+namespace {
+
+// A root and its members over one back end.
+class Group {
+ public:
+  virtual ~Group() = default;
+  virtual BroadcastRoot* root() = 0;
+  virtual BroadcastMember* member(int number) = 0;
+  virtual std::string source_address() const { return ""; }
+};
+
+class InProcessGroup final : public Group {
+ public:
+  explicit InProcessGroup(int members) : hub_(members), root_(hub_.Root()) {
+    for (int i = 0; i < members; ++i) members_.push_back(hub_.Member(i));
+  }
+  BroadcastRoot* root() override { return root_.get(); }
+  BroadcastMember* member(int number) override {
+    return members_[static_cast<size_t>(number)].get();
+  }
+
+ private:
+  InProcessHub hub_;
+  std::unique_ptr<BroadcastRoot> root_;
+  std::vector<std::unique_ptr<BroadcastMember>> members_;
+};
+
+class GrpcGroup final : public Group {
+ public:
+  explicit GrpcGroup(int members) : service_({.source = &source_, .chunk_bytes = 1000}) {
+    server_ = *rpc::RpcServer::Create({.services = {&service_}});
+    for (int i = 0; i < members; ++i) members_.push_back(std::make_unique<WeightClient>());
+  }
+  ~GrpcGroup() override { server_->Shutdown(absl::Seconds(1)); }
+  BroadcastRoot* root() override { return &source_; }
+  BroadcastMember* member(int number) override {
+    return members_[static_cast<size_t>(number)].get();
+  }
+  std::string source_address() const override { return server_->address(); }
+
+ private:
+  WeightSource source_;
+  WeightServiceImpl service_;
+  std::unique_ptr<rpc::RpcServer> server_;
+  std::vector<std::unique_ptr<WeightClient>> members_;
+};
+
+struct BackEnd {
+  std::string name;
+  std::function<std::unique_ptr<Group>(int members)> make;
+};
+
+absl::Time Soon() { return absl::Now() + absl::Seconds(20); }
+
+class BroadcasterTest : public ::testing::TestWithParam<BackEnd> {
+ protected:
+  // Sends `version` and receives it on every member at once; returns the members' assemblers.
+  std::vector<std::unique_ptr<VersionAssembler>> Broadcast(
+      Group* group, int members, const std::shared_ptr<const WeightVersion>& version) {
+    std::vector<std::unique_ptr<VersionAssembler>> assemblers;
+    for (int i = 0; i < members; ++i) {
+      assemblers.push_back(*VersionAssembler::Create(version->manifest()));
+    }
+    // Pulled back ends have the bytes ready before the manifest is known; a collective needs both
+    // sides at once.
+    std::thread sender([&] { EXPECT_TRUE(group->root()->Send(version, Soon()).ok()); });
+    if (!group->source_address().empty()) sender.join();
+    std::vector<std::thread> receivers;
+    for (int i = 0; i < members; ++i) {
+      receivers.emplace_back([&, i] {
+        const absl::Status status =
+            group->member(i)->Receive(assemblers[static_cast<size_t>(i)].get(), Soon());
+        EXPECT_TRUE(status.ok()) << status;
+      });
+    }
+    for (std::thread& receiver : receivers) receiver.join();
+    if (sender.joinable()) sender.join();
+    return assemblers;
+  }
+
+  std::shared_ptr<const WeightVersion> Version(Group* group, uint64_t version) {
+    return MakeTestVersion({.version = version, .source_address = group->source_address()});
+  }
+};
+
+TEST_P(BroadcasterTest, BringsEveryByteToEveryMember) {
+  const auto group = GetParam().make(3);
+  const auto version = Version(group.get(), 4);
+  for (auto& assembler : Broadcast(group.get(), 3, version)) {
+    const auto received = assembler->Finish();
+    ASSERT_TRUE(received.ok()) << received.status();
+    for (size_t b = 0; b < version->buckets().size(); ++b) {
+      EXPECT_EQ(*(*received)->buckets()[b], *version->buckets()[b]);
+    }
+  }
+}
+
+TEST_P(BroadcasterTest, CarriesOneVersionAfterAnother) {
+  const auto group = GetParam().make(2);
+  for (uint64_t number = 1; number <= 4; ++number) {
+    for (auto& assembler : Broadcast(group.get(), 2, Version(group.get(), number))) {
+      EXPECT_EQ((*assembler->Finish())->manifest().version(), number);
+    }
+  }
+}
+
+TEST_P(BroadcasterTest, BringsOnlyWhatIsMissing) {
+  const auto group = GetParam().make(1);
+  const auto version = Version(group.get(), 1);
+  auto assembler = *VersionAssembler::Create(version->manifest());
+  const auto& first = *version->buckets()[0];
+  ASSERT_TRUE(
+      assembler->AddChunk(0, 0, {reinterpret_cast<const char*>(first.data()), first.size()}).ok());
+  std::thread sender([&] { EXPECT_TRUE(group->root()->Send(version, Soon()).ok()); });
+  if (!group->source_address().empty()) sender.join();
+  const absl::Status status = group->member(0)->Receive(assembler.get(), Soon());
+  EXPECT_TRUE(status.ok()) << status;
+  if (sender.joinable()) sender.join();
+  EXPECT_TRUE(assembler->Finish().ok());
+}
+
+TEST_P(BroadcasterTest, GivesNothingForAVersionThatWasNotSent) {
+  const auto group = GetParam().make(1);
+  auto assembler = *VersionAssembler::Create(Version(group.get(), 9)->manifest());
+  const absl::Time deadline = absl::Now() + absl::Milliseconds(200);
+  const absl::Status status = group->member(0)->Receive(assembler.get(), deadline);
+  EXPECT_TRUE(absl::IsNotFound(status) || absl::IsDeadlineExceeded(status)) << status;
+  EXPECT_LT(absl::Now(), deadline + absl::Seconds(5)) << "no call waits past its deadline";
+  EXPECT_FALSE(assembler->Finish().ok());
+}
+
+TEST_P(BroadcasterTest, RefusesBytesThatAreNotTheManifests) {
+  const auto group = GetParam().make(1);
+  const auto sent = Version(group.get(), 1);
+  // Another version's bytes under the number that is asked for.
+  v1::Manifest other = Version(group.get(), 2)->manifest();
+  other.set_version(1);
+  auto assembler = *VersionAssembler::Create(other);
+  std::thread sender([&] {
+    const absl::Status ignored = group->root()->Send(sent, Soon());
+    (void)ignored;  // a collective may see its member fail
+  });
+  if (!group->source_address().empty()) sender.join();
+  EXPECT_TRUE(absl::IsDataLoss(group->member(0)->Receive(assembler.get(), Soon())));
+  if (sender.joinable()) sender.join();
+  EXPECT_FALSE(assembler->Finish().ok());
+}
+
+TEST_P(BroadcasterTest, AbortEndsACallInFlightAndRefusesLaterOnes) {
+  const auto group = GetParam().make(1);
+  auto assembler = *VersionAssembler::Create(Version(group.get(), 9)->manifest());
+  std::thread aborter([&] { group->member(0)->Abort("the test says so"); });
+  const absl::Status status = group->member(0)->Receive(assembler.get(), Soon());
+  EXPECT_TRUE(absl::IsAborted(status) || absl::IsNotFound(status)) << status;
+  aborter.join();
+  EXPECT_TRUE(absl::IsAborted(group->member(0)->Receive(assembler.get(), Soon())));
+  group->root()->Abort("the test says so");
+  EXPECT_TRUE(absl::IsAborted(group->root()->Send(Version(group.get(), 1), Soon())));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    BackEnds, BroadcasterTest,
+    ::testing::Values(
+        BackEnd{"InProcess", [](int members) { return std::make_unique<InProcessGroup>(members); }},
+        BackEnd{"Grpc", [](int members) { return std::make_unique<GrpcGroup>(members); }}),
+    [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace temper::weights
