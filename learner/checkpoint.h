@@ -1,0 +1,80 @@
+#pragma once
+
+// Checkpoints of a run: RUN/checkpoints/step_N, whole or not there.
+//
+//   hf/                          a Hugging Face directory: config, weights, tokenizer
+//   state/optimizer.safetensors  moments, as first.<parameter> and second.<parameter>
+//   state/trainer.json           the numbers of TrainerState
+//   state/commit.binpb           the CommitStepRequest that closed step N
+//   MANIFEST.json                XXH3-128 and size of every file above, configuration fingerprint
+//
+// A checkpoint is written under a temporary name, synced, hashed and renamed. Functions keep no
+// state; one writer per run directory. Numbers are exact: what is read equals what was written, bit
+// for bit.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "learner/adamw.h"
+#include "model/io/loader.h"
+#include "temper/v1/orchestrator.pb.h"
+
+namespace temper::learner {
+
+// Where training stands besides weights and moments.
+struct TrainerState {
+  uint64_t step = 0;              // steps closed; also the policy version
+  uint64_t optimizer_steps = 0;   // optimizer steps begun: noise keys and warm-up count by it
+  int64_t optimizer_updates = 0;  // optimizer steps applied: AdamW's k
+  uint64_t skipped_steps = 0;     // steps that trained nothing
+};
+
+// What a checkpoint is made of. Views must stay valid during the call.
+struct CheckpointContents {
+  model::HuggingFaceModel model;
+  const std::vector<AdamWMoments>* moments = nullptr;
+  TrainerState state;
+  uint64_t config_fingerprint = 0;
+  v1::CommitStepRequest commit;
+};
+
+// What was read back.
+struct LoadedCheckpoint {
+  model::LoadedModel model;
+  std::vector<AdamWMoments> moments;  // in the order of their names
+  TrainerState state;
+  uint64_t config_fingerprint = 0;
+  v1::CommitStepRequest commit;
+  bool has_commit = false;  // false for a checkpoint of standalone supervised training
+};
+
+// "RUN/checkpoints/step_12".
+std::string CheckpointPath(const std::string& run_dir, uint64_t step);
+
+// Writes RUN/checkpoints/step_<state.step>; one of that step that exists is replaced. On an error
+// nothing of it remains. ResourceExhausted on a full disk, naming the path.
+absl::Status WriteCheckpoint(const std::string& run_dir, const CheckpointContents& contents);
+
+// Checks the manifest and every hash, then reads. DataLoss, naming the file, for a checkpoint that
+// is incomplete, altered or truncated; NotFound if there is no such directory; FailedPrecondition
+// if it was written under another configuration (expected_fingerprint; 0: any).
+absl::StatusOr<LoadedCheckpoint> ReadCheckpoint(const std::string& dir,
+                                                uint64_t expected_fingerprint);
+
+// The newest step_N under RUN/checkpoints by number; nullopt if there is none. Temporary names are
+// passed over; the contents are for ReadCheckpoint to judge.
+absl::StatusOr<std::optional<std::string>> FindLatestCheckpoint(const std::string& run_dir);
+
+// Removes all but the newest `keep` checkpoints, and what interrupted writes left. 0: keeps all.
+absl::Status PruneCheckpoints(const std::string& run_dir, uint32_t keep);
+
+// Moves the checkpoints and samples files of steps after resume_step to RUN/rewound/timeline_T/,
+// so that a new timeline starts where they are not. timeline: the new one's number.
+absl::Status MoveLaterFilesAside(const std::string& run_dir, uint64_t resume_step,
+                                 uint64_t timeline);
+
+}  // namespace temper::learner

@@ -1,0 +1,69 @@
+#include "learner/learner_metrics.h"
+
+#include <string>
+
+namespace temper::learner {
+
+LearnerMetrics::LearnerMetrics(metrics::MetricsRegistry* r)
+    : registry(r),
+      step(r->AddGauge("temper_learner_step", "Steps closed.")),
+      reward_mean(r->AddGauge("temper_learner_reward_mean", "Mean reward of the last step.")),
+      accuracy_raw(r->AddGauge("temper_learner_accuracy_raw",
+                               "Share of right answers among the last step's completions.")),
+      format_rate(r->AddGauge("temper_learner_format_rate",
+                              "Share of the last step's completions with a strict match.")),
+      entropy_nats(r->AddGauge("temper_learner_entropy_nats", "Mean entropy per trained token.")),
+      grad_norm(r->AddGauge("temper_learner_grad_norm", "Global gradient norm before clipping.")),
+      learning_rate(r->AddGauge("temper_learner_learning_rate", "Of the last optimizer step.")),
+      clip_fraction_low(r->AddGauge("temper_learner_clip_fraction_low",
+                                    "Share of trained tokens clipped at 1 - clip_ratio_low.")),
+      clip_fraction_high(r->AddGauge("temper_learner_clip_fraction_high",
+                                     "Share of trained tokens clipped at 1 + clip_ratio_high.")),
+      logprob_gap_mean_nats(r->AddGauge("temper_learner_logprob_gap_mean_nats",
+                                        "Mean |learner - sampler| log-probability per token.")),
+      logprob_gap_max_nats(r->AddGauge("temper_learner_logprob_gap_max_nats",
+                                       "Largest |learner - sampler| log-probability.")),
+      kl_sampler_learner_nats(r->AddGauge("temper_learner_kl_sampler_learner_nats",
+                                          "KL(sampler || learner) per token, estimator k1.")),
+      staleness_max_steps(r->AddGauge("temper_learner_staleness_max_steps",
+                                      "Largest staleness of a trained group.")),
+      groups_held(
+          r->AddGauge("temper_learner_groups_held", "Groups admitted and not yet committed.")),
+      aqn_sigma(r->AddGauge("temper_aqn_sigma", "AQN sigma of the newest version.")),
+      update_seconds(r->AddHistogram("temper_learner_update_seconds", "Time of one update.")),
+      wait_seconds(
+          r->AddHistogram("temper_learner_wait_seconds", "Time a step waited for its groups.")),
+      checkpoint_seconds(
+          r->AddHistogram("temper_learner_checkpoint_seconds", "Time to write one checkpoint.")),
+      tokens_trained(
+          r->AddCounter("temper_learner_tokens_trained_total", "Completion tokens in the loss.")),
+      steps_skipped(r->AddCounter("temper_learner_steps_skipped_total",
+                                  "Steps closed without a change of weights.")) {}
+
+void LearnerMetrics::Submitted(std::string_view verdict) {
+  registry
+      ->AddCounter("temper_learner_submits_total", "Submitted groups by what became of them.",
+                   {{"verdict", std::string(verdict)}})
+      .Increment();
+}
+
+void LearnerMetrics::CountNoise(const numerics::NoiseCounters& counters) {
+  for (int p = 0; p < numerics::kPhaseCount; ++p) {
+    const auto phase = static_cast<numerics::Phase>(p);
+    for (const auto direction : {numerics::Direction::kForward, numerics::Direction::kBackward}) {
+      const numerics::ErrorStats stats = counters.Total(phase, direction);
+      if (stats.elements == 0) continue;
+      const metrics::Labels labels = {
+          {"phase", std::string(numerics::PhaseName(phase))},
+          {"direction", std::string(numerics::DirectionName(direction))}};
+      registry->AddCounter("temper_noise_elements_total", "Elements offered to an error.", labels)
+          .Increment(static_cast<double>(stats.elements));
+      registry
+          ->AddGauge("temper_noise_achieved_error_scale",
+                     "Achieved relative error of the last step.", labels)
+          .Set(stats.AchievedScale());
+    }
+  }
+}
+
+}  // namespace temper::learner

@@ -1,0 +1,43 @@
+#pragma once
+
+// The learner's Prometheus metrics. Thread-safe. docs/metrics.md lists them.
+
+#include <string_view>
+
+#include "numerics/noise_counters.h"
+#include "services/metrics/registry.h"
+
+namespace temper::learner {
+
+struct LearnerMetrics {
+  explicit LearnerMetrics(metrics::MetricsRegistry* registry);
+
+  // Counts one answered submit. verdict: as VerdictName.
+  void Submitted(std::string_view verdict);
+  // Adds a step's counts and shows its achieved scales, by phase and direction.
+  void CountNoise(const numerics::NoiseCounters& counters);
+
+  metrics::MetricsRegistry* const registry;
+  metrics::Gauge& step;
+  metrics::Gauge& reward_mean;
+  metrics::Gauge& accuracy_raw;
+  metrics::Gauge& format_rate;
+  metrics::Gauge& entropy_nats;
+  metrics::Gauge& grad_norm;
+  metrics::Gauge& learning_rate;
+  metrics::Gauge& clip_fraction_low;
+  metrics::Gauge& clip_fraction_high;
+  metrics::Gauge& logprob_gap_mean_nats;
+  metrics::Gauge& logprob_gap_max_nats;
+  metrics::Gauge& kl_sampler_learner_nats;
+  metrics::Gauge& staleness_max_steps;
+  metrics::Gauge& groups_held;
+  metrics::Gauge& aqn_sigma;
+  metrics::Histogram& update_seconds;
+  metrics::Histogram& wait_seconds;
+  metrics::Histogram& checkpoint_seconds;
+  metrics::Counter& tokens_trained;
+  metrics::Counter& steps_skipped;
+};
+
+}  // namespace temper::learner

@@ -1,0 +1,176 @@
+#include "learner/metrics_record.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "nlohmann/json.hpp"
+#include "services/base/hash.h"
+
+namespace temper::learner {
+namespace {
+
+using nlohmann::ordered_json;
+
+// Trained and zero-variance groups in ascending group_index: sums do not depend on arrival.
+std::vector<const RolloutGroup*> ExaminedGroups(const ClosedBatch& batch) {
+  std::vector<const RolloutGroup*> groups;
+  for (const RolloutGroup& group : batch.train) groups.push_back(&group);
+  for (const RolloutGroup& group : batch.zero_variance) groups.push_back(&group);
+  std::sort(groups.begin(), groups.end(), [](const RolloutGroup* a, const RolloutGroup* b) {
+    return a->group_index < b->group_index;
+  });
+  return groups;
+}
+
+double Ratio(double part, double whole) { return whole > 0.0 ? part / whole : 0.0; }
+
+double MeanReward(const std::vector<RolloutGroup>& groups) {
+  double sum = 0.0;
+  double count = 0.0;
+  for (const RolloutGroup& group : groups) {
+    for (const SampledCompletion& completion : group.completions) {
+      sum += completion.score.reward;
+      count += 1.0;
+    }
+  }
+  return Ratio(sum, count);
+}
+
+ordered_json Injections(const numerics::NoiseCounters& counters) {
+  ordered_json phases = ordered_json::object();
+  for (int p = 0; p < numerics::kPhaseCount; ++p) {
+    const auto phase = static_cast<numerics::Phase>(p);
+    for (const auto direction : {numerics::Direction::kForward, numerics::Direction::kBackward}) {
+      uint64_t operator_calls = 0;
+      for (const auto& [row, counts] : counters.rows()) {
+        if (row.phase == phase && row.direction == direction)
+          operator_calls += counts.operator_calls;
+      }
+      if (operator_calls == 0) continue;
+      const numerics::ErrorStats stats = counters.Total(phase, direction);
+      phases[std::string(numerics::PhaseName(phase))][std::string(
+          numerics::DirectionName(direction))] = {
+          {"operator_calls", operator_calls}, {"calls", stats.calls},
+          {"elements", stats.elements},       {"elements_changed", stats.changed},
+          {"non_finite", stats.non_finite},   {"achieved_error_scale", stats.AchievedScale()}};
+    }
+  }
+  return phases;
+}
+
+}  // namespace
+
+RolloutSummary SummarizeRollouts(const ClosedBatch& batch, uint64_t policy_version) {
+  RolloutSummary summary;
+  summary.groups_trained = batch.train.size();
+  summary.groups_zero_variance = batch.zero_variance.size();
+  summary.groups_stale = batch.stale.size();
+  double truncated = 0.0;
+  double formatted = 0.0;
+  for (const RolloutGroup* group : ExaminedGroups(batch)) {
+    if (DiffersByOverlongOnly(*group)) ++summary.groups_overlong_only;
+    for (const SampledCompletion& completion : group->completions) {
+      ++summary.completions;
+      summary.tokens_generated += completion.token_ids.size();
+      summary.reward_mean += completion.score.reward;
+      summary.accuracy_raw += completion.score.accuracy;
+      summary.accuracy_strict += completion.score.strict;
+      summary.accuracy_flexible += completion.score.flexible;
+      summary.accuracy_numeric += completion.score.numeric;
+      formatted += completion.score.format_ok ? 1.0 : 0.0;
+      truncated += completion.truncated ? 1.0 : 0.0;
+    }
+  }
+  const double count = static_cast<double>(summary.completions);
+  for (double* sum : {&summary.reward_mean, &summary.accuracy_raw, &summary.accuracy_strict,
+                      &summary.accuracy_flexible, &summary.accuracy_numeric}) {
+    *sum = Ratio(*sum, count);
+  }
+  summary.format_rate = Ratio(formatted, count);
+  summary.truncated_ratio = Ratio(truncated, count);
+  summary.completion_tokens_mean = Ratio(static_cast<double>(summary.tokens_generated), count);
+  summary.reward_mean_trained = MeanReward(batch.train);
+  double staleness_sum = 0.0;
+  for (const RolloutGroup& group : batch.train) {
+    const uint64_t staleness = policy_version - std::min(policy_version, group.oldest_version);
+    summary.staleness_max = std::max(summary.staleness_max, staleness);
+    staleness_sum += static_cast<double>(staleness);
+  }
+  summary.staleness_mean = Ratio(staleness_sum, static_cast<double>(batch.train.size()));
+  return summary;
+}
+
+void AddRolloutCounts(const ClosedBatch& batch, numerics::NoiseCounters* counters) {
+  for (const RolloutGroup* group : ExaminedGroups(batch)) {
+    for (const v1::InjectionCount& count : group->injections) {
+      const auto phase = numerics::PhaseFromName(count.phase());
+      const auto direction = numerics::DirectionFromName(count.direction());
+      const auto op = numerics::OperatorFromName(count.operator_());
+      if (!phase || !direction || !op) continue;
+      numerics::NoiseRow row;
+      row.operator_calls = count.calls();
+      row.stats.calls = count.elements() > 0 ? count.calls() : 0;
+      row.stats.elements = count.elements();
+      row.stats.changed = count.elements_changed();
+      row.stats.non_finite = count.non_finite();
+      row.stats.sum_sq_error.Add(count.sum_sq_error());
+      row.stats.sum_sq_value.Add(count.sum_sq_value());
+      counters->Add({.phase = *phase, .direction = *direction, .layer = count.layer(), .op = *op},
+                    row);
+    }
+  }
+}
+
+std::string MetricsJson(const StepRecord& record) {
+  const RolloutSummary& rollouts = record.rollouts;
+  ordered_json line = {{"step", record.step},
+                       {"timeline", record.timeline},
+                       {"policy_version", record.step},
+                       {"skipped", record.skipped},
+                       {"reward_mean", rollouts.reward_mean},
+                       {"reward_mean_trained", rollouts.reward_mean_trained},
+                       {"accuracy_raw", rollouts.accuracy_raw},
+                       {"accuracy_strict", rollouts.accuracy_strict},
+                       {"accuracy_flexible", rollouts.accuracy_flexible},
+                       {"accuracy_numeric", rollouts.accuracy_numeric},
+                       {"format_rate", rollouts.format_rate},
+                       {"sigma", record.sigma},
+                       {"loss", record.loss},
+                       {"entropy", record.entropy},
+                       {"completion_tokens_mean", rollouts.completion_tokens_mean},
+                       {"truncated_ratio", rollouts.truncated_ratio},
+                       {"clip_fraction_low", record.clip_fraction_low},
+                       {"clip_fraction_high", record.clip_fraction_high},
+                       {"dual_clip_fraction", record.dual_clip_fraction},
+                       {"grad_norm", record.grad_norm},
+                       {"learning_rate", record.learning_rate},
+                       {"optimizer_steps", record.optimizer_steps},
+                       {"non_finite_gradients", record.non_finite_gradients}};
+  if (record.skipped) line["skip_reason"] = record.skip_reason;
+  line["groups"] = {{"trained", rollouts.groups_trained},
+                    {"dropped_zero_variance", rollouts.groups_zero_variance},
+                    {"dropped_stale", rollouts.groups_stale}};
+  line["groups_overlong_only"] = rollouts.groups_overlong_only;
+  line["staleness_max"] = rollouts.staleness_max;
+  line["staleness_mean"] = rollouts.staleness_mean;
+  line["logprob_abs_diff_mean"] = record.logprob_abs_diff_mean;
+  line["logprob_abs_diff_max"] = record.logprob_abs_diff_max;
+  line["kl_sampler_learner"] = record.kl_sampler_learner;
+  line["kl_sampler_learner_k3"] = record.kl_sampler_learner_k3;
+  line["effective_sample_size"] = record.effective_sample_size;
+  line["importance_cut_ratio"] = record.importance_cut_ratio;
+  line["tokens_generated"] = rollouts.tokens_generated;
+  line["tokens_trained"] = record.tokens_trained;
+  line["injections"] = Injections(record.counters);
+  line["achieved_error_scale"] = record.counters.TotalForward().AchievedScale();
+  line["base_weights_hash"] = base::HexDigest(record.base_weights_hash);
+  line["update_seconds"] = record.update_seconds;
+  line["wait_seconds"] = record.wait_seconds;
+  line["generate_seconds"] = record.generate_seconds;
+  line["step_seconds"] = record.step_seconds;
+  line["tokens_per_second"] =
+      Ratio(static_cast<double>(rollouts.tokens_generated), record.step_seconds);
+  return line.dump();
+}
+
+}  // namespace temper::learner

@@ -1,0 +1,36 @@
+#pragma once
+
+// From files to a policy that can be trained.
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "learner/learner_options.h"
+#include "learner/policy_trainer.h"
+#include "model/io/loader.h"
+#include "temper/v1/config.pb.h"
+#include "temper/v1/orchestrator.pb.h"
+
+namespace temper::learner {
+
+// What is read of a model besides its weights.
+struct PolicyFiles {
+  model::ModelConfig config;
+  std::unique_ptr<model::Tokenizer> tokenizer;
+  model::ChatTemplate chat_template;  // plain where model.chat_template says so
+};
+
+// Errors: those of model/io/loader.h; NotFound, naming model.path, if it is not on this host.
+absl::StatusOr<PolicyFiles> ReadPolicyFiles(const v1::ModelConfig& config);
+
+// A trainer with the weights of `model_path`, or, with `checkpoint` (not empty), with weights,
+// moments and numbers of that checkpoint, whose commit goes to `last_commit` (may be null).
+// fresh_weights_allowed: a directory without weights gives fresh ones drawn with the run's seed;
+// otherwise it is NotFound. Errors: those of LoadModel and ReadCheckpoint.
+absl::StatusOr<std::unique_ptr<PolicyTrainer>> MakeTrainer(
+    const LearnerOptions& options, const std::string& model_path, const std::string& checkpoint,
+    bool fresh_weights_allowed, std::optional<v1::CommitStepRequest>* last_commit);
+
+}  // namespace temper::learner

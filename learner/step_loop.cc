@@ -1,0 +1,239 @@
+#include "learner/step_loop.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "learner/checkpoint.h"
+#include "learner/samples_file.h"
+#include "services/base/log.h"
+#include "services/base/status_macros.h"
+
+namespace temper::learner {
+namespace {
+
+// How often a step that gets no groups says so.
+constexpr absl::Duration kWaitReport = absl::Seconds(30);
+// An orchestrator that is restarted comes back well within this.
+constexpr absl::Duration kCommitPatience = absl::Minutes(30);
+
+// The numbers of an update, as shares and means.
+void AddUpdate(const DapoStepResult& result, StepRecord* record) {
+  const double tokens = static_cast<double>(result.objective.tokens);
+  const auto share = [&](double part) { return tokens > 0.0 ? part / tokens : 0.0; };
+  record->tokens_trained = static_cast<uint64_t>(result.objective.tokens);
+  record->loss = result.objective.loss;
+  record->entropy = share(result.entropy_sum);
+  record->clip_fraction_low = share(static_cast<double>(result.objective.clipped_low));
+  record->clip_fraction_high = share(static_cast<double>(result.objective.clipped_high));
+  record->dual_clip_fraction = share(static_cast<double>(result.objective.dual_clipped));
+  record->importance_cut_ratio = share(static_cast<double>(result.objective.weights_cut));
+  record->effective_sample_size = result.objective.EffectiveSampleShare();
+  record->grad_norm = result.grad_norm;
+  record->learning_rate = result.learning_rate;
+  record->optimizer_steps = static_cast<uint64_t>(result.optimizer_steps);
+  record->non_finite_gradients = static_cast<uint64_t>(result.non_finite_gradients);
+  record->logprob_abs_diff_mean = result.gap.abs_mean();
+  record->logprob_abs_diff_max = result.gap.abs_max;
+  record->kl_sampler_learner = result.gap.k1();
+  record->kl_sampler_learner_k3 = result.gap.k3();
+  record->counters.Merge(result.counters);
+}
+
+std::string SkipReason(const ClosedBatch& batch, const DapoStepResult& result) {
+  if (batch.train.empty()) return batch.reason;
+  if (result.non_finite_gradients > 0) return "the gradient was not finite";
+  return "no token was left unmasked";
+}
+
+void Close(const std::vector<RolloutGroup>& groups, v1::Ending ending,
+           v1::CommitStepRequest* commit) {
+  for (const RolloutGroup& group : groups) {
+    v1::ClosedAttempt* closed = commit->add_closed();
+    closed->set_group_index(group.group_index);
+    closed->set_attempt(group.attempt);
+    closed->set_ending(ending);
+  }
+}
+
+}  // namespace
+
+absl::Status StepLoop::Run() {
+  const LearnerOptions& options = *parts_.options;
+  checkpointed_step_ = parts_.trainer->state().step;
+  TEMPER_ASSIGN_OR_RETURN(Version first, BuildVersion());
+  absl::Status status = Publish(std::move(first));
+  step_began_ = parts_.clock->Now();
+  while (status.ok() && parts_.trainer->state().step < options.total_updates) {
+    absl::Duration waited;
+    absl::StatusOr<ClosedBatch> batch = AwaitBatch(parts_.trainer->state().step + 1, &waited);
+    if (absl::IsCancelled(batch.status())) return CheckpointOnStop();
+    TEMPER_RETURN_IF_ERROR(batch.status());
+    status = RunStep(*batch, waited);
+  }
+  // A stop in the middle of a step abandons it; the next incarnation does it again.
+  if (absl::IsCancelled(status) && parts_.stop->StopRequested()) return absl::OkStatus();
+  return status;
+}
+
+absl::StatusOr<ClosedBatch> StepLoop::AwaitBatch(uint64_t step, absl::Duration* waited) {
+  const absl::Time began = parts_.clock->Now();
+  while (true) {
+    absl::StatusOr<ClosedBatch> batch =
+        parts_.store->AwaitBatch(step, parts_.clock->Now() + kWaitReport, parts_.stop);
+    *waited = parts_.clock->Now() - began;
+    if (!absl::IsDeadlineExceeded(batch.status())) return batch;
+    base::LogWarning("waiting_for_groups", {{"step", step},
+                                            {"seconds", absl::ToInt64Seconds(*waited)},
+                                            {"state", batch.status().message()}});
+  }
+}
+
+absl::StatusOr<DapoStepResult> StepLoop::Update(const ClosedBatch& batch) {
+  if (batch.train.empty()) return DapoStepResult{};
+  const LearnerOptions& options = *parts_.options;
+  return RunDapoStep(batch.train,
+                     {.rules = options.dapo,
+                      .minibatches_per_step = options.minibatches_per_step,
+                      .micro_batch_tokens = options.micro_batch_tokens},
+                     parts_.trainer, parts_.stop);
+}
+
+absl::Status StepLoop::RunStep(const ClosedBatch& batch, absl::Duration waited) {
+  const uint64_t version = parts_.trainer->state().step;  // that is trained
+  const absl::Time update_began = parts_.clock->Now();
+  TEMPER_ASSIGN_OR_RETURN(const DapoStepResult result, Update(batch));
+  const absl::Time update_ended = parts_.clock->Now();
+  parts_.trainer->CloseStep(result.skipped());
+
+  StepRecord record;
+  record.step = version + 1;
+  record.timeline = parts_.timeline;
+  record.skipped = result.skipped();
+  if (record.skipped) record.skip_reason = SkipReason(batch, result);
+  record.rollouts = SummarizeRollouts(batch, version);
+  record.sigma = numerics::Sigma(parts_.options->aqn, static_cast<int64_t>(version));
+  AddRolloutCounts(batch, &record.counters);
+  AddUpdate(result, &record);
+  TEMPER_RETURN_IF_ERROR(CheckNoise(record.counters));
+  TEMPER_ASSIGN_OR_RETURN(Version next, BuildVersion());
+  record.base_weights_hash = next->manifest().base_weights_hash();
+  record.update_seconds = absl::ToDoubleSeconds(update_ended - update_began);
+  record.wait_seconds = absl::ToDoubleSeconds(waited);
+  record.step_seconds = absl::ToDoubleSeconds(update_ended - step_began_);
+  for (const RolloutGroup& group : batch.train) record.generate_seconds += group.generate_seconds;
+  step_began_ = update_ended;
+
+  TEMPER_RETURN_IF_ERROR(
+      WriteSamples(parts_.options->run_dir, record.step, batch, *parts_.tokenizer));
+  last_commit_ = CommitOf(batch, record);
+  const uint64_t every = parts_.options->checkpoint_every;
+  const bool last = record.step >= parts_.options->total_updates;
+  if (last || (every > 0 && record.step % every == 0)) TEMPER_RETURN_IF_ERROR(Checkpoint());
+  TEMPER_RETURN_IF_ERROR(
+      parts_.orchestrator->CommitStep(*last_commit_, absl::Now() + kCommitPatience).status());
+  ShowMetrics(record);
+  parts_.store->Advance(record.step);
+  return Publish(std::move(next));
+}
+
+absl::Status StepLoop::CheckNoise(const numerics::NoiseCounters& counters) {
+  run_counters_.Merge(counters);
+  absl::Status seen = numerics::CheckSeen(parts_.options->noise, run_counters_);
+  if (seen.ok()) return seen;
+  v1::StopRunRequest request;
+  request.set_run_id(parts_.run_id);
+  request.set_reason(absl::StrCat("noise is not what was configured: ", seen.message()));
+  request.set_failed(true);
+  const absl::Status told = parts_.orchestrator->StopRun(request, absl::Now() + absl::Seconds(10));
+  if (!told.ok()) base::LogError("run_not_stopped", {{"error", told.message()}});
+  return absl::FailedPreconditionError(request.reason());
+}
+
+absl::StatusOr<StepLoop::Version> StepLoop::BuildVersion() const {
+  const model::Parameters& parameters = parts_.trainer->parameters();
+  return parts_.publisher->Build(parts_.trainer->state().step, parameters.config,
+                                 model::ViewsOf(parameters));
+}
+
+v1::CommitStepRequest StepLoop::CommitOf(const ClosedBatch& batch, const StepRecord& record) const {
+  v1::CommitStepRequest commit;
+  commit.set_run_id(parts_.run_id);
+  commit.set_timeline(parts_.timeline);
+  commit.set_step(record.step);
+  commit.set_learner_incarnation(parts_.incarnation);
+  Close(batch.train, v1::ENDING_TRAINED, &commit);
+  Close(batch.zero_variance, v1::ENDING_DROPPED_ZERO_VARIANCE, &commit);
+  Close(batch.stale, v1::ENDING_DROPPED_STALE, &commit);
+  commit.set_policy_version(record.step);
+  commit.set_skipped(record.skipped);
+  commit.set_metrics_json(MetricsJson(record));
+  commit.set_update_seconds(record.update_seconds);
+  return commit;
+}
+
+absl::Status StepLoop::Checkpoint() {
+  const absl::Time began = parts_.clock->Now();
+  const model::Parameters& parameters = parts_.trainer->parameters();
+  const LearnerOptions& options = *parts_.options;
+  TEMPER_RETURN_IF_ERROR(WriteCheckpoint(
+      options.run_dir, {.model = {.config = parameters.config,
+                                  .tensors = model::ViewsOf(parameters),
+                                  .tokenizer_json = parts_.tokenizer->ToTokenizerJson(),
+                                  .chat_template = parts_.chat_template},
+                        .moments = &parts_.trainer->optimizer().moments(),
+                        .state = parts_.trainer->state(),
+                        .config_fingerprint = options.config_fingerprint,
+                        .commit = *last_commit_}));
+  checkpointed_step_ = parts_.trainer->state().step;
+  const double seconds = absl::ToDoubleSeconds(parts_.clock->Now() - began);
+  parts_.metrics->checkpoint_seconds.Observe(seconds);
+  base::LogInfo("checkpoint_written", {{"step", checkpointed_step_}, {"seconds", seconds}});
+  return PruneCheckpoints(options.run_dir, options.checkpoint_keep);
+}
+
+absl::Status StepLoop::CheckpointOnStop() {
+  if (!last_commit_.has_value() || checkpointed_step_ == parts_.trainer->state().step) {
+    return absl::OkStatus();
+  }
+  return Checkpoint();
+}
+
+absl::Status StepLoop::Publish(Version version) {
+  const uint64_t number = version->manifest().version();
+  parts_.metrics->aqn_sigma.Set(version->manifest().aqn().sigma());
+  TEMPER_ASSIGN_OR_RETURN(const v1::RunState state, parts_.publisher->Publish(std::move(version)));
+  base::LogInfo("version_published",
+                {{"version", number}, {"run_state", v1::RunState_Name(state)}});
+  return absl::OkStatus();
+}
+
+void StepLoop::ShowMetrics(const StepRecord& record) {
+  LearnerMetrics* const metrics = parts_.metrics;
+  metrics->step.Set(static_cast<double>(record.step));
+  metrics->reward_mean.Set(record.rollouts.reward_mean);
+  metrics->accuracy_raw.Set(record.rollouts.accuracy_raw);
+  metrics->format_rate.Set(record.rollouts.format_rate);
+  metrics->entropy_nats.Set(record.entropy);
+  metrics->grad_norm.Set(record.grad_norm);
+  metrics->learning_rate.Set(record.learning_rate);
+  metrics->clip_fraction_low.Set(record.clip_fraction_low);
+  metrics->clip_fraction_high.Set(record.clip_fraction_high);
+  metrics->logprob_gap_mean_nats.Set(record.logprob_abs_diff_mean);
+  metrics->logprob_gap_max_nats.Set(record.logprob_abs_diff_max);
+  metrics->kl_sampler_learner_nats.Set(record.kl_sampler_learner);
+  metrics->staleness_max_steps.Set(static_cast<double>(record.rollouts.staleness_max));
+  metrics->groups_held.Set(static_cast<double>(parts_.store->held()));
+  metrics->update_seconds.Observe(record.update_seconds);
+  metrics->wait_seconds.Observe(record.wait_seconds);
+  metrics->tokens_trained.Increment(static_cast<double>(record.tokens_trained));
+  if (record.skipped) metrics->steps_skipped.Increment();
+  metrics->CountNoise(record.counters);
+  base::LogInfo("step_closed", {{"step", record.step},
+                                {"skipped", record.skipped},
+                                {"reward", record.rollouts.reward_mean},
+                                {"accuracy", record.rollouts.accuracy_raw},
+                                {"gap", record.logprob_abs_diff_mean},
+                                {"update_seconds", record.update_seconds}});
+}
+
+}  // namespace temper::learner

@@ -1,0 +1,87 @@
+#pragma once
+
+// The learner's main loop, one step after the other:
+//
+//   wait for the batch -> update -> check the noise -> samples -> checkpoint if due
+//     -> CommitStep -> publish the new version
+//
+// The commit is the truth. What is before it can be lost and is done again by the next incarnation;
+// the checkpoint before it carries the commit, in case it never arrives.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "learner/dapo_update.h"
+#include "learner/group_store.h"
+#include "learner/learner_metrics.h"
+#include "learner/learner_options.h"
+#include "learner/metrics_record.h"
+#include "learner/orchestrator_link.h"
+#include "learner/policy_trainer.h"
+#include "learner/publisher.h"
+#include "model/io/tokenizer.h"
+#include "services/base/clock.h"
+#include "services/base/stop_token.h"
+#include "temper/v1/orchestrator.pb.h"
+
+namespace temper::learner {
+
+// What the loop works with; everything pointed to outlives it.
+struct StepLoopParts {
+  const LearnerOptions* options = nullptr;
+  std::string run_id;
+  uint64_t timeline = 0;
+  uint64_t incarnation = 0;
+  PolicyTrainer* trainer = nullptr;
+  GroupStore* store = nullptr;
+  OrchestratorLink* orchestrator = nullptr;
+  Publisher* publisher = nullptr;
+  const model::Tokenizer* tokenizer = nullptr;
+  std::string chat_template;  // saved with the model
+  LearnerMetrics* metrics = nullptr;
+  base::StopToken* stop = nullptr;
+  base::Clock* clock = base::SystemClock();
+  // The commit of the checkpoint it resumed from, and so the newest one known.
+  std::optional<v1::CommitStepRequest> last_commit;
+};
+
+// Thread-compatible: one thread calls Run.
+class StepLoop final {
+ public:
+  explicit StepLoop(StepLoopParts parts) : parts_(std::move(parts)) {}
+
+  // Publishes the version it starts from and closes the steps that are left. OK once all are closed
+  // and the last version is out, or after a stop: between steps a stop writes a checkpoint of the
+  // last commit; in the middle of an update the step is abandoned.
+  // Errors: FailedPrecondition if noise was configured and not seen (the run is told to fail);
+  // Aborted if another learner has taken over; ResourceExhausted on a full disk; Unavailable if the
+  // orchestrator does not come back.
+  absl::Status Run();
+
+ private:
+  using Version = std::shared_ptr<const weights::WeightVersion>;
+
+  absl::StatusOr<ClosedBatch> AwaitBatch(uint64_t step, absl::Duration* waited);
+  absl::Status RunStep(const ClosedBatch& batch, absl::Duration waited);
+  absl::StatusOr<DapoStepResult> Update(const ClosedBatch& batch);
+  absl::Status CheckNoise(const numerics::NoiseCounters& counters);
+  absl::StatusOr<Version> BuildVersion() const;
+  v1::CommitStepRequest CommitOf(const ClosedBatch& batch, const StepRecord& record) const;
+  absl::Status Checkpoint();
+  absl::Status CheckpointOnStop();
+  absl::Status Publish(Version version);
+  void ShowMetrics(const StepRecord& record);
+
+  const StepLoopParts parts_;
+  std::optional<v1::CommitStepRequest> last_commit_ = parts_.last_commit;
+  uint64_t checkpointed_step_ = 0;        // of the newest checkpoint
+  numerics::NoiseCounters run_counters_;  // since this process began
+  absl::Time step_began_;
+};
+
+}  // namespace temper::learner

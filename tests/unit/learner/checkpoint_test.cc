@@ -1,0 +1,175 @@
+#include "learner/checkpoint.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "model/io/loader.h"
+#include "services/base/exit_code.h"
+#include "services/base/files.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_dir.h"
+
+namespace temper::learner {
+namespace {
+
+using ::temper::testing::IsOk;
+using ::temper::testing::StatusIs;
+using ::testing::HasSubstr;
+
+constexpr char kModel[] = "tests/golden/tiny_qwen2";
+
+class CheckpointTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto loaded = model::LoadModel(kModel);
+    ASSERT_THAT(loaded, IsOk());
+    model_ = *std::move(loaded);
+    for (const auto& [name, tensor] : model_.tensors) {
+      AdamWMoments moments{name, tensor.values, tensor.values};
+      for (float& value : moments.second) value = value * value + 1e-7f;
+      moments_.push_back(std::move(moments));
+    }
+  }
+
+  absl::Status Write(uint64_t step) {
+    CheckpointContents contents;
+    contents.model = {.config = model_.config, .tensors = model::ViewsOf(model_.tensors)};
+    contents.moments = &moments_;
+    contents.state = {
+        .step = step, .optimizer_steps = 2 * step, .optimizer_updates = 5, .skipped_steps = 1};
+    contents.config_fingerprint = 0xabcdef0123456789;
+    contents.commit.set_step(step);
+    contents.commit.set_metrics_json("{}");
+    return WriteCheckpoint(dir_.path(), contents);
+  }
+
+  std::string StepDir(uint64_t step) const { return CheckpointPath(dir_.path(), step); }
+
+  testing::TempDir dir_;
+  model::LoadedModel model_;
+  std::vector<AdamWMoments> moments_;
+};
+
+TEST_F(CheckpointTest, ReadsBackEveryBit) {
+  ASSERT_THAT(Write(7), IsOk());
+  const auto loaded = ReadCheckpoint(StepDir(7), 0xabcdef0123456789);
+  ASSERT_THAT(loaded, IsOk());
+  EXPECT_EQ(loaded->state.step, 7u);
+  EXPECT_EQ(loaded->state.optimizer_steps, 14u);
+  EXPECT_EQ(loaded->state.optimizer_updates, 5);
+  EXPECT_EQ(loaded->state.skipped_steps, 1u);
+  EXPECT_TRUE(loaded->has_commit);
+  EXPECT_EQ(loaded->commit.metrics_json(), "{}");
+  EXPECT_EQ(loaded->model.config, model_.config);
+  for (const auto& [name, tensor] : model_.tensors) {
+    EXPECT_EQ(loaded->model.tensors.at(name).values, tensor.values) << name;
+  }
+  ASSERT_EQ(loaded->moments.size(), moments_.size());
+  for (size_t i = 0; i < moments_.size(); ++i) {
+    EXPECT_EQ(loaded->moments[i].name, moments_[i].name);
+    EXPECT_EQ(loaded->moments[i].first, moments_[i].first);
+    EXPECT_EQ(loaded->moments[i].second, moments_[i].second);
+  }
+}
+
+TEST_F(CheckpointTest, RefusesAnotherConfiguration) {
+  ASSERT_THAT(Write(1), IsOk());
+  EXPECT_THAT(ReadCheckpoint(StepDir(1), 5), StatusIs(absl::StatusCode::kFailedPrecondition));
+  EXPECT_THAT(ReadCheckpoint(StepDir(1), 0), IsOk());
+}
+
+TEST_F(CheckpointTest, NoticesOneFlippedByteInAnyFile) {
+  for (const char* file : {"hf/model.safetensors", "hf/config.json", "state/optimizer.safetensors",
+                           "state/trainer.json", "state/commit.binpb"}) {
+    ASSERT_THAT(Write(1), IsOk());
+    const std::string path = StepDir(1) + "/" + file;
+    auto bytes = base::ReadFile(path, 1 << 24);
+    ASSERT_THAT(bytes, IsOk());
+    (*bytes)[bytes->size() / 2] ^= 1;
+    std::ofstream(path, std::ios::binary) << *bytes;
+    const absl::Status status = ReadCheckpoint(StepDir(1), 0).status();
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kDataLoss, HasSubstr(file)));
+    EXPECT_EQ(base::ExitCode(status), base::kExitData);
+  }
+}
+
+TEST_F(CheckpointTest, NoticesAMissingFileAndAMissingManifest) {
+  ASSERT_THAT(Write(1), IsOk());
+  ASSERT_THAT(base::RemoveAll(StepDir(1) + "/hf/model.safetensors"), IsOk());
+  EXPECT_THAT(ReadCheckpoint(StepDir(1), 0),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("is missing")));
+  ASSERT_THAT(Write(2), IsOk());
+  ASSERT_THAT(base::RemoveAll(StepDir(2) + "/MANIFEST.json"), IsOk());
+  EXPECT_THAT(ReadCheckpoint(StepDir(2), 0), StatusIs(absl::StatusCode::kDataLoss));
+}
+
+TEST_F(CheckpointTest, NoticesAManifestThatListsLessThanACheckpointNeeds) {
+  ASSERT_THAT(Write(1), IsOk());
+  std::ofstream(StepDir(1) + "/MANIFEST.json")
+      << R"({"format": 1, "config_fingerprint": "00", "files": []})";
+  EXPECT_THAT(ReadCheckpoint(StepDir(1), 0),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("does not list")));
+  std::ofstream(StepDir(1) + "/MANIFEST.json") << R"([[[)";
+  EXPECT_THAT(ReadCheckpoint(StepDir(1), 0), StatusIs(absl::StatusCode::kDataLoss));
+}
+
+TEST_F(CheckpointTest, AFailedWriteLeavesNothingBehind) {
+  ASSERT_THAT(base::MakeDirectories(dir_.path()), IsOk());
+  // A file where the folder of checkpoints should be: no write below it can succeed.
+  std::ofstream(dir_.File("checkpoints")) << "in the way";
+  EXPECT_FALSE(Write(1).ok());
+  EXPECT_FALSE(base::PathExists(StepDir(1)));
+}
+
+TEST_F(CheckpointTest, ReplacesACheckpointOfTheSameStep) {
+  ASSERT_THAT(Write(3), IsOk());
+  moments_[0].first[0] = 42.0f;
+  ASSERT_THAT(Write(3), IsOk());
+  const auto loaded = ReadCheckpoint(StepDir(3), 0);
+  ASSERT_THAT(loaded, IsOk());
+  EXPECT_EQ(loaded->moments[0].first[0], 42.0f);
+  EXPECT_FALSE(base::PathExists(StepDir(3) + ".replaced"));
+}
+
+TEST_F(CheckpointTest, FindsTheLatestByNumberAndPassesOverUnfinishedOnes) {
+  EXPECT_EQ(*FindLatestCheckpoint(dir_.path()), std::nullopt);
+  for (const char* name : {"step_9", "step_10", "step_11.partial", "step_x", "other_99"}) {
+    ASSERT_THAT(base::MakeDirectories(dir_.File("checkpoints") + "/" + name), IsOk());
+  }
+  EXPECT_EQ(*FindLatestCheckpoint(dir_.path()), StepDir(10));
+}
+
+TEST_F(CheckpointTest, KeepsTheNewestAndRemovesLeftovers) {
+  for (const char* name : {"step_9", "step_10", "step_2", "step_11.partial"}) {
+    ASSERT_THAT(base::MakeDirectories(dir_.File("checkpoints") + "/" + name), IsOk());
+  }
+  ASSERT_THAT(PruneCheckpoints(dir_.path(), 2), IsOk());
+  EXPECT_TRUE(base::PathExists(StepDir(9)));
+  EXPECT_TRUE(base::PathExists(StepDir(10)));
+  EXPECT_FALSE(base::PathExists(StepDir(2)));
+  EXPECT_FALSE(base::PathExists(StepDir(11) + ".partial"));
+  ASSERT_THAT(PruneCheckpoints(dir_.path(), 0), IsOk());
+  EXPECT_TRUE(base::PathExists(StepDir(9)));
+}
+
+TEST_F(CheckpointTest, MovesWhatIsAfterTheResumedStepAside) {
+  for (const char* name : {"step_4", "step_5", "step_6"}) {
+    ASSERT_THAT(base::MakeDirectories(dir_.File("checkpoints") + "/" + name), IsOk());
+  }
+  ASSERT_THAT(base::MakeDirectories(dir_.File("samples")), IsOk());
+  for (const char* name : {"step_5.jsonl", "step_6.jsonl"}) {
+    std::ofstream(dir_.File("samples") + "/" + name) << "{}\n";
+  }
+  ASSERT_THAT(MoveLaterFilesAside(dir_.path(), 5, 2), IsOk());
+  EXPECT_TRUE(base::PathExists(StepDir(5)));
+  EXPECT_FALSE(base::PathExists(StepDir(6)));
+  EXPECT_TRUE(base::PathExists(dir_.File("samples/step_5.jsonl")));
+  EXPECT_FALSE(base::PathExists(dir_.File("samples/step_6.jsonl")));
+  EXPECT_TRUE(base::PathExists(dir_.File("rewound/timeline_2/checkpoints/step_6")));
+  EXPECT_TRUE(base::PathExists(dir_.File("rewound/timeline_2/samples/step_6.jsonl")));
+}
+
+}  // namespace
+}  // namespace temper::learner

@@ -1,0 +1,125 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "learner/metrics_record.h"
+#include "learner/samples_file.h"
+#include "model/io/loader.h"
+#include "nlohmann/json.hpp"
+#include "services/base/files.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_dir.h"
+#include "tests/unit/learner/builders.h"
+
+namespace temper::learner {
+namespace {
+
+using ::nlohmann::json;
+using ::temper::testing::GroupWith;
+using ::temper::testing::IsOk;
+
+ClosedBatch BatchForTest() {
+  ClosedBatch batch;
+  batch.train = {GroupWith(4, {1, 0}, 3), GroupWith(6, {1, 1, 0}, 5)};
+  batch.zero_variance = {GroupWith(5, {1, 1}, 5)};
+  return batch;
+}
+
+TEST(MetricsRecordTest, SummarisesTrainedAndZeroVarianceGroups) {
+  const RolloutSummary summary = SummarizeRollouts(BatchForTest(), 5);
+  EXPECT_EQ(summary.completions, 7u);
+  EXPECT_EQ(summary.tokens_generated, 21u);
+  EXPECT_DOUBLE_EQ(summary.accuracy_raw, 5.0 / 7.0);
+  EXPECT_DOUBLE_EQ(summary.reward_mean_trained, 3.0 / 5.0);
+  EXPECT_EQ(summary.staleness_max, 2u);
+  EXPECT_DOUBLE_EQ(summary.staleness_mean, 1.0);
+}
+
+TEST(MetricsRecordTest, CountsGroupsThatOnlyPenaltiesTellApart) {
+  ClosedBatch batch;
+  batch.zero_variance = {GroupWith(0, {1, 1})};
+  batch.zero_variance[0].completions[1].score.overlong_penalty = -0.5;
+  EXPECT_EQ(SummarizeRollouts(batch, 5).groups_overlong_only, 1u);
+}
+
+TEST(MetricsRecordTest, EveryFieldThatReadersRelyOnIsThere) {
+  StepRecord record;
+  record.step = 6;
+  record.rollouts = SummarizeRollouts(BatchForTest(), 5);
+  const json line = json::parse(MetricsJson(record));
+  for (const char* field : {"step",
+                            "timeline",
+                            "policy_version",
+                            "skipped",
+                            "reward_mean",
+                            "accuracy_raw",
+                            "format_rate",
+                            "sigma",
+                            "entropy",
+                            "completion_tokens_mean",
+                            "truncated_ratio",
+                            "clip_fraction_low",
+                            "clip_fraction_high",
+                            "grad_norm",
+                            "learning_rate",
+                            "groups",
+                            "staleness_max",
+                            "logprob_abs_diff_mean",
+                            "logprob_abs_diff_max",
+                            "kl_sampler_learner",
+                            "tokens_generated",
+                            "tokens_trained",
+                            "injections",
+                            "achieved_error_scale",
+                            "base_weights_hash",
+                            "update_seconds"}) {
+    EXPECT_TRUE(line.contains(field)) << field;
+  }
+  EXPECT_EQ(line["groups"]["trained"], 2);
+}
+
+TEST(MetricsRecordTest, InjectionsAreAddedUpByPhaseAndDirection) {
+  ClosedBatch batch = BatchForTest();
+  v1::InjectionCount count;
+  count.set_phase("rollout");
+  count.set_direction("forward");
+  count.set_layer(0);
+  count.set_operator_("q");
+  count.set_calls(2);
+  count.set_elements(100);
+  count.set_elements_changed(99);
+  count.set_sum_sq_error(0.01);
+  count.set_sum_sq_value(4.0);
+  batch.train[0].injections = {count};
+  batch.zero_variance[0].injections = {count};
+  StepRecord record;
+  AddRolloutCounts(batch, &record.counters);
+  const json line = json::parse(MetricsJson(record));
+  EXPECT_EQ(line["injections"]["rollout"]["forward"]["elements"], 200);
+  EXPECT_NEAR(line["achieved_error_scale"].get<double>(), 0.05, 1e-9);
+}
+
+TEST(SamplesFileTest, HoldsWhatAPersonDebugsWith) {
+  testing::TempDir dir;
+  const auto tokenizer = model::LoadTokenizer("tests/golden/tiny_qwen2");
+  ASSERT_THAT(tokenizer, IsOk());
+  ASSERT_THAT(WriteSamples(dir.path(), 6, BatchForTest(), **tokenizer), IsOk());
+  const auto text = base::ReadFile(dir.File("samples/step_6.jsonl"), 1 << 20);
+  ASSERT_THAT(text, IsOk());
+  std::vector<json> lines;
+  for (size_t begin = 0; begin < text->size();) {
+    const size_t end = text->find('\n', begin);
+    lines.push_back(json::parse(text->substr(begin, end - begin)));
+    begin = end + 1;
+  }
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_EQ(lines[1]["group_index"], 5);
+  EXPECT_EQ(lines[1]["ending"], "dropped_zero_variance");
+  EXPECT_EQ(lines[0]["prompt"], "How many?");
+  EXPECT_EQ(lines[0]["truth"], "7");
+  EXPECT_EQ(lines[0]["completions"].size(), 2u);
+  EXPECT_EQ(lines[0]["completions"][0]["reward"], 1.0);
+  EXPECT_TRUE(lines[0]["completions"][0]["extracted"].is_null());
+}
+
+}  // namespace
+}  // namespace temper::learner
