@@ -8,12 +8,14 @@
 namespace temper::numerics {
 namespace {
 
-using kernels::BlockSums;
-using kernels::GaussianCounter;
+using kernels::GaussianArguments;
 
-// Elements perturbed at a time: their factors stay in the first cache. Sums are rounded to an
-// ExactSum per block, so that they do not depend on what else was perturbed.
+// Elements of a row perturbed at a time. Their sums are rounded to an ExactSum per block, so that
+// they do not depend on what else was perturbed.
 constexpr int64_t kBlockElements = 1024;
+// Factors made at a time, for one or several rows: they stay in the first cache.
+constexpr int64_t kBatchElements = 2048;
+constexpr int64_t kBatchRows = 64;
 constexpr int64_t kMaxElements = int64_t{1} << 34;
 
 struct Kernels {
@@ -33,43 +35,68 @@ Kernels Select(SimdPath path) {
   return {kernels::GaussianScalar, kernels::ApplyScalar};
 }
 
-GaussianCounter CounterOf(const RowKey& row, uint32_t site, int64_t element) {
-  return {.key = row.key,
-          .first_counter = static_cast<uint32_t>(element / 4),
-          .position = row.position,
-          .site = site,
-          .lane = row.lane};
-}
-
-double SumLanes(double* lanes) {
-  for (int width = BlockSums::kLanes / 2; width > 0; width /= 2) {
-    for (int l = 0; l < width; ++l) lanes[l] += lanes[l + width];
+void AddTo(ErrorStats* stats, std::span<const kernels::RowSums> sums) {
+  for (const kernels::RowSums& row : sums) {
+    stats->changed += static_cast<uint64_t>(row.changed);
+    stats->non_finite += static_cast<uint64_t>(row.non_finite);
+    stats->sum_sq_error.Add(row.error);
+    stats->sum_sq_value.Add(row.value);
   }
-  return lanes[0];
 }
 
-// Perturbs `count` consecutive elements, the first of them number `element` of the row.
-void ApplyToRow(const Kernels& kernels, float* y, int64_t count, const RowKey& row, uint32_t site,
-                float scale, int64_t element, ErrorStats* stats) {
-  alignas(64) float factors[kBlockElements];
-  BlockSums sums;
-  while (count > 0) {
-    const int64_t block = std::min(count, kBlockElements - element % kBlockElements);
-    if (scale == 0.0f) {
-      std::fill_n(factors, block, 1.0f);
+// A stretch of columns of some rows.
+struct Stretch {
+  float* y = nullptr;  // first row's first element
+  int64_t stride = 0;
+  int64_t count = 0;
+  int64_t element = 0;  // number of the first column, a multiple of 4
+  uint32_t site = 0;
+  float scale = 0.0f;
+};
+
+// Perturbs a stretch of at most kBlockElements columns of all rows, a few rows at a time.
+void ApplyStretch(const Kernels& kernels, const Stretch& s, std::span<const RowKey> rows,
+                  ErrorStats* stats) {
+  alignas(64) float factors[kBatchElements];
+  kernels::RowSums sums[kBatchRows];
+  const int64_t factor_stride = (s.count + 15) / 16 * 16;
+  const int64_t batch = std::min(kBatchRows, kBatchElements / factor_stride);
+  const auto total = static_cast<int64_t>(rows.size());
+  for (int64_t r = 0; r < total; r += batch) {
+    const int64_t here = std::min(batch, total - r);
+    if (s.scale == 0.0f) {
+      std::fill_n(factors, kBatchElements, 1.0f);
     } else {
-      kernels.gaussian(factors, block, CounterOf(row, site, element), scale, 1.0f);
+      kernels.gaussian({.out = factors,
+                        .stride = factor_stride,
+                        .rows = here,
+                        .count = s.count,
+                        .row = rows.data() + r,
+                        .first_counter = static_cast<uint32_t>(s.element / 4),
+                        .site = s.site,
+                        .scale = s.scale,
+                        .offset = 1.0f});
     }
-    kernels.apply(y, factors, block, &sums);
-    if (stats != nullptr) {
-      stats->changed += static_cast<uint64_t>(sums.changed);
-      stats->non_finite += static_cast<uint64_t>(sums.non_finite);
-      stats->sum_sq_error.Add(SumLanes(sums.error));
-      stats->sum_sq_value.Add(SumLanes(sums.value));
-    }
-    y += block;
-    element += block;
-    count -= block;
+    kernels.apply({.y = s.y + r * s.stride,
+                   .stride = s.stride,
+                   .factors = factors,
+                   .factor_stride = factor_stride,
+                   .rows = here,
+                   .count = s.count,
+                   .sums = sums});
+    if (stats != nullptr) AddTo(stats, {sums, static_cast<size_t>(here)});
+  }
+}
+
+// Perturbs `count` columns of all rows, the first of them number s.element.
+void ApplyRows(const Kernels& kernels, Stretch s, int64_t count, std::span<const RowKey> rows,
+               ErrorStats* stats) {
+  while (count > 0) {
+    s.count = std::min(count, kBlockElements - s.element % kBlockElements);
+    ApplyStretch(kernels, s, rows, stats);
+    s.y += s.count;
+    s.element += s.count;
+    count -= s.count;
   }
 }
 
@@ -81,11 +108,8 @@ void ApplyRelativeGaussian(float* y, int64_t rows, int64_t cols, int64_t row_str
   if (rows <= 0 || cols <= 0) return;
   TEMPER_CHECK(static_cast<int64_t>(row_keys.size()) == rows, "one key per row");
   TEMPER_CHECK(cols <= kMaxElements, "a row's elements fit the counter");
-  const Kernels kernels = Select(path);
-  for (int64_t r = 0; r < rows; ++r) {
-    ApplyToRow(kernels, y + r * row_stride, cols, row_keys[static_cast<size_t>(r)], site, scale, 0,
-               stats);
-  }
+  const Stretch stretch = {.y = y, .stride = row_stride, .site = site, .scale = scale};
+  ApplyRows(Select(path), stretch, cols, row_keys, stats);
   if (stats != nullptr) {
     ++stats->calls;
     stats->elements += static_cast<uint64_t>(rows) * static_cast<uint64_t>(cols);
@@ -98,11 +122,14 @@ void RelativeGaussianFactors(float* factors, int64_t rows, int64_t cols, int64_t
   if (rows <= 0 || cols <= 0) return;
   TEMPER_CHECK(static_cast<int64_t>(row_keys.size()) == rows, "one key per row");
   TEMPER_CHECK(cols <= kMaxElements, "a row's elements fit the counter");
-  const Kernels kernels = Select(path);
-  for (int64_t r = 0; r < rows; ++r) {
-    float* row = factors + r * row_stride;
-    kernels.gaussian(row, cols, CounterOf(row_keys[static_cast<size_t>(r)], site, 0), scale, 1.0f);
-  }
+  Select(path).gaussian({.out = factors,
+                         .stride = row_stride,
+                         .rows = rows,
+                         .count = cols,
+                         .row = row_keys.data(),
+                         .site = site,
+                         .scale = scale,
+                         .offset = 1.0f});
 }
 
 void ApplyRelativeGaussianFlat(float* w, int64_t count, uint64_t key, uint32_t site, float scale,
@@ -110,7 +137,9 @@ void ApplyRelativeGaussianFlat(float* w, int64_t count, uint64_t key, uint32_t s
   if (count <= 0) return;
   TEMPER_CHECK(first_element >= 0 && first_element % 4 == 0, "a slice starts at a whole counter");
   TEMPER_CHECK(count <= kMaxElements - first_element, "a weight's elements fit the counter");
-  ApplyToRow(Select(path), w, count, {.key = key}, site, scale, first_element, stats);
+  const RowKey row = {.key = key};
+  const Stretch stretch = {.y = w, .element = first_element, .site = site, .scale = scale};
+  ApplyRows(Select(path), stretch, count, {&row, 1}, stats);
   if (stats != nullptr) {
     ++stats->calls;
     stats->elements += static_cast<uint64_t>(count);
@@ -123,7 +152,7 @@ void FillGaussian(float* out, int64_t count, uint64_t key, uint32_t site, uint32
   TEMPER_CHECK(count <= kMaxElements, "elements fit the counter");
   const RowKey row = {.key = key, .position = position, .lane = lane};
   // fma(n, 1, 0) is n, but for the sign of a zero.
-  Select(path).gaussian(out, count, CounterOf(row, site, 0), 1.0f, 0.0f);
+  Select(path).gaussian({.out = out, .rows = 1, .count = count, .row = &row, .site = site});
 }
 
 }  // namespace temper::numerics

@@ -17,17 +17,10 @@
 #include <span>
 
 #include "numerics/error_stats.h"
+#include "numerics/row_key.h"
 #include "numerics/simd_path.h"
 
 namespace temper::numerics {
-
-// Names the draws of one row (one token). key: base::ForwardErrorKey and its siblings; position:
-// index of the token in its sequence; lane: base::TokenLane. `frozen` error: position = lane = 0.
-struct RowKey {
-  uint64_t key = 0;
-  uint32_t position = 0;
-  uint32_t lane = 0;
-};
 
 // y[r, c] *= 1 + scale * n(row_keys[r], site, c), in place, as fl(y * fl(1 + scale * n)).
 // y: [rows, cols] floats, row r at y + r * row_stride. row_keys: one per row. site: numerics::Site.

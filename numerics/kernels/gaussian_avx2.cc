@@ -9,6 +9,7 @@ namespace {
 
 struct Avx2 {
   static constexpr int kWidth = 8;
+  static constexpr bool kPairs = true;
   using F = __m256;
   using I = __m256i;
   struct Words {
@@ -59,35 +60,50 @@ struct Avx2 {
   // because the 32 x 32 -> 64 bit product does not read it.
   class Philox {
    public:
-    explicit Philox(const GaussianCounter& counter) : counter_(counter) {
-      uint32_t k0 = static_cast<uint32_t>(counter.key);
-      uint32_t k1 = static_cast<uint32_t>(counter.key >> 32);
+    Philox(uint64_t key, uint32_t site) : site_(static_cast<int>(site)) {
+      uint32_t k0 = static_cast<uint32_t>(key);
+      uint32_t k1 = static_cast<uint32_t>(key >> 32);
       for (int round = 0; round < 10; ++round) {
-        key0_[round] = Int(static_cast<int>(k0));
-        key1_[round] = Int(static_cast<int>(k1));
+        key0_[round] = static_cast<int>(k0);
+        key1_[round] = static_cast<int>(k1);
         k0 += kPhiloxW0;
         k1 += kPhiloxW1;
       }
     }
-    void Run(uint32_t first_counter, Words* words) const {
-      I a[4], b[4];
+    // Counters first_counter + 0 .. 7 of one row.
+    void Run(uint32_t first_counter, const RowKey& row, Words* words) const {
       const I first = Int(static_cast<int>(first_counter));
-      a[0] = AddInt(first, _mm256_setr_epi32(0, 0, 4, 0, 1, 0, 5, 0));
-      b[0] = AddInt(first, _mm256_setr_epi32(2, 0, 6, 0, 3, 0, 7, 0));
-      a[1] = b[1] = Int(static_cast<int>(counter_.position));
-      a[2] = b[2] = Int(static_cast<int>(counter_.site));
-      a[3] = b[3] = Int(static_cast<int>(counter_.lane));
+      const I position = Int(static_cast<int>(row.position));
+      const I lane = Int(static_cast<int>(row.lane));
+      Rounds(AddInt(first, _mm256_setr_epi32(0, 0, 4, 0, 1, 0, 5, 0)),
+             AddInt(first, _mm256_setr_epi32(2, 0, 6, 0, 3, 0, 7, 0)), position, lane, words);
+    }
+    // Counters first_counter + 0 .. 3 of two rows: the first row's numbers come out first.
+    void RunPair(uint32_t first_counter, const RowKey& one, const RowKey& two, Words* words) const {
+      const I first = Int(static_cast<int>(first_counter));
+      Rounds(AddInt(first, _mm256_setr_epi32(0, 0, 0, 0, 1, 0, 1, 0)),
+             AddInt(first, _mm256_setr_epi32(2, 0, 2, 0, 3, 0, 3, 0)),
+             Alternate(one.position, two.position), Alternate(one.lane, two.lane), words);
+    }
+
+   private:
+    static I Alternate(uint32_t one, uint32_t two) {
+      const auto first = static_cast<long long>(one), second = static_cast<long long>(two);
+      return _mm256_set_epi64x(second, first, second, first);
+    }
+    void Rounds(I counters_a, I counters_b, I position, I lane, Words* words) const {
+      I a[4] = {counters_a, position, Int(site_), lane};
+      I b[4] = {counters_b, position, Int(site_), lane};
 #pragma GCC unroll 10
       for (int round = 0; round < 10; ++round) {
-        Round(key0_[round], key1_[round], a);
-        Round(key0_[round], key1_[round], b);
+        Round(Int(key0_[round]), Int(key1_[round]), a);
+        Round(Int(key0_[round]), Int(key1_[round]), b);
       }
       for (int i = 0; i < 4; ++i) {
         words->w[i] = _mm256_blend_epi32(a[i], _mm256_slli_epi64(b[i], 32), 0xaa);
       }
     }
 
-   private:
     static void Round(I key0, I key1, I* c) {
       const I p0 = _mm256_mul_epu32(c[0], Int(static_cast<int>(kPhiloxM0)));
       const I p1 = _mm256_mul_epu32(c[2], Int(static_cast<int>(kPhiloxM1)));
@@ -97,53 +113,64 @@ struct Avx2 {
       c[3] = p0;
     }
 
-    GaussianCounter counter_;
-    I key0_[10];
-    I key1_[10];
+    int site_;
+    int key0_[10];
+    int key1_[10];
   };
 };
 
-inline __m256d Square(__m128 v) {
+// sum + v^2; the product of two floats is exact in double, so fusing does not change the result.
+inline __m256d AddSquare(__m128 v, __m256d sum) {
   const __m256d d = _mm256_cvtps_pd(v);
-  return _mm256_mul_pd(d, d);
+  return _mm256_fmadd_pd(d, d, sum);
 }
 
 }  // namespace
 
-void GaussianAvx2(float* out, int64_t count, const GaussianCounter& counter, float scale,
-                  float offset) {
-  GaussianLoop<Avx2>(out, count, counter, scale, offset);
-}
+void GaussianAvx2(const GaussianArguments& g) { GaussianLoop<Avx2>(g); }
 
-void ApplyAvx2(float* y, const float* factors, int64_t count, BlockSums* sums) {
-  ClearSums(sums);
+namespace {
+
+void ApplyRow(float* y, const float* factors, int64_t count, RowSums* sums) {
   __m256d error[4], value[4];
   for (int j = 0; j < 4; ++j) error[j] = value[j] = _mm256_setzero_pd();
   const __m256 infinity = _mm256_set1_ps(__builtin_inff());
   const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-  int64_t i = 0;
+  int64_t changed = 0, finite_count = 0, i = 0;
   for (; i + 16 <= count; i += 16) {
     for (int h = 0; h < 2; ++h) {
       const __m256 before = _mm256_loadu_ps(y + i + 8 * h);
       const __m256 after = _mm256_mul_ps(before, _mm256_loadu_ps(factors + i + 8 * h));
       _mm256_storeu_ps(y + i + 8 * h, after);
       const __m256 finite = _mm256_cmp_ps(_mm256_and_ps(after, magnitude), infinity, _CMP_LT_OQ);
-      sums->changed +=
-          __builtin_popcount(_mm256_movemask_ps(_mm256_cmp_ps(after, before, _CMP_NEQ_OQ)));
-      sums->non_finite += 8 - __builtin_popcount(_mm256_movemask_ps(finite));
+      changed += _mm_popcnt_u32(
+          static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(after, before, _CMP_NEQ_OQ))));
+      finite_count += _mm_popcnt_u32(static_cast<unsigned>(_mm256_movemask_ps(finite)));
       const __m256 e = _mm256_and_ps(_mm256_sub_ps(after, before), finite);
       const __m256 v = _mm256_and_ps(before, finite);
-      error[2 * h] = _mm256_add_pd(error[2 * h], Square(_mm256_castps256_ps128(e)));
-      error[2 * h + 1] = _mm256_add_pd(error[2 * h + 1], Square(_mm256_extractf128_ps(e, 1)));
-      value[2 * h] = _mm256_add_pd(value[2 * h], Square(_mm256_castps256_ps128(v)));
-      value[2 * h + 1] = _mm256_add_pd(value[2 * h + 1], Square(_mm256_extractf128_ps(v, 1)));
+      error[2 * h] = AddSquare(_mm256_castps256_ps128(e), error[2 * h]);
+      error[2 * h + 1] = AddSquare(_mm256_extractf128_ps(e, 1), error[2 * h + 1]);
+      value[2 * h] = AddSquare(_mm256_castps256_ps128(v), value[2 * h]);
+      value[2 * h + 1] = AddSquare(_mm256_extractf128_ps(v, 1), value[2 * h + 1]);
     }
   }
+  sums->changed = changed;
+  sums->non_finite = i - finite_count;
+  LaneSums lanes;
   for (int j = 0; j < 4; ++j) {
-    _mm256_store_pd(sums->error + 4 * j, error[j]);
-    _mm256_store_pd(sums->value + 4 * j, value[j]);
+    _mm256_store_pd(lanes.error + 4 * j, error[j]);
+    _mm256_store_pd(lanes.value + 4 * j, value[j]);
   }
-  ApplyTail(y, factors, i, count, sums);
+  ApplyTail(y, factors, i, count, &lanes, sums);
+  AddLanes(&lanes, sums);
+}
+
+}  // namespace
+
+void ApplyAvx2(const ApplyArguments& a) {
+  for (int64_t r = 0; r < a.rows; ++r) {
+    ApplyRow(a.y + r * a.stride, a.factors + r * a.factor_stride, a.count, &a.sums[r]);
+  }
 }
 
 }  // namespace temper::numerics::kernels

@@ -9,6 +9,7 @@ namespace {
 
 struct Avx512 {
   static constexpr int kWidth = 16;
+  static constexpr bool kPairs = true;
   using F = __m512;
   using I = __m512i;
   struct Words {
@@ -58,35 +59,51 @@ struct Avx512 {
   // As in the AVX2 path: one counter in the low half of each 64-bit lane.
   class Philox {
    public:
-    explicit Philox(const GaussianCounter& counter) : counter_(counter) {
-      uint32_t k0 = static_cast<uint32_t>(counter.key);
-      uint32_t k1 = static_cast<uint32_t>(counter.key >> 32);
+    Philox(uint64_t key, uint32_t site) : site_(static_cast<int>(site)) {
+      uint32_t k0 = static_cast<uint32_t>(key);
+      uint32_t k1 = static_cast<uint32_t>(key >> 32);
       for (int round = 0; round < 10; ++round) {
-        key0_[round] = Int(static_cast<int>(k0));
-        key1_[round] = Int(static_cast<int>(k1));
+        key0_[round] = static_cast<int>(k0);
+        key1_[round] = static_cast<int>(k1);
         k0 += kPhiloxW0;
         k1 += kPhiloxW1;
       }
     }
-    void Run(uint32_t first_counter, Words* words) const {
-      I a[4], b[4];
+    // Counters first_counter + 0 .. 15 of one row.
+    void Run(uint32_t first_counter, const RowKey& row, Words* words) const {
       const I first = Int(static_cast<int>(first_counter));
-      a[0] = AddInt(first, _mm512_setr_epi32(0, 0, 8, 0, 1, 0, 9, 0, 2, 0, 10, 0, 3, 0, 11, 0));
-      b[0] = AddInt(first, _mm512_setr_epi32(4, 0, 12, 0, 5, 0, 13, 0, 6, 0, 14, 0, 7, 0, 15, 0));
-      a[1] = b[1] = Int(static_cast<int>(counter_.position));
-      a[2] = b[2] = Int(static_cast<int>(counter_.site));
-      a[3] = b[3] = Int(static_cast<int>(counter_.lane));
+      const I position = Int(static_cast<int>(row.position));
+      const I lane = Int(static_cast<int>(row.lane));
+      Rounds(AddInt(first, _mm512_setr_epi32(0, 0, 8, 0, 1, 0, 9, 0, 2, 0, 10, 0, 3, 0, 11, 0)),
+             AddInt(first, _mm512_setr_epi32(4, 0, 12, 0, 5, 0, 13, 0, 6, 0, 14, 0, 7, 0, 15, 0)),
+             position, lane, words);
+    }
+    // Counters first_counter + 0 .. 7 of two rows: the first row's numbers come out first.
+    void RunPair(uint32_t first_counter, const RowKey& one, const RowKey& two, Words* words) const {
+      const I first = Int(static_cast<int>(first_counter));
+      Rounds(AddInt(first, _mm512_setr_epi32(0, 0, 0, 0, 1, 0, 1, 0, 2, 0, 2, 0, 3, 0, 3, 0)),
+             AddInt(first, _mm512_setr_epi32(4, 0, 4, 0, 5, 0, 5, 0, 6, 0, 6, 0, 7, 0, 7, 0)),
+             Alternate(one.position, two.position), Alternate(one.lane, two.lane), words);
+    }
+
+   private:
+    static I Alternate(uint32_t one, uint32_t two) {
+      const auto first = static_cast<long long>(one), second = static_cast<long long>(two);
+      return _mm512_set_epi64(second, first, second, first, second, first, second, first);
+    }
+    void Rounds(I counters_a, I counters_b, I position, I lane, Words* words) const {
+      I a[4] = {counters_a, position, Int(site_), lane};
+      I b[4] = {counters_b, position, Int(site_), lane};
 #pragma GCC unroll 10
       for (int round = 0; round < 10; ++round) {
-        Round(key0_[round], key1_[round], a);
-        Round(key0_[round], key1_[round], b);
+        Round(Int(key0_[round]), Int(key1_[round]), a);
+        Round(Int(key0_[round]), Int(key1_[round]), b);
       }
       for (int i = 0; i < 4; ++i) {
         words->w[i] = _mm512_mask_mov_epi32(a[i], 0xaaaa, _mm512_slli_epi64(b[i], 32));
       }
     }
 
-   private:
     static I Xor3(I a, I b, I c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
     static void Round(I key0, I key1, I* c) {
       const I p0 = _mm512_mul_epu32(c[0], Int(static_cast<int>(kPhiloxM0)));
@@ -97,50 +114,60 @@ struct Avx512 {
       c[3] = p0;
     }
 
-    GaussianCounter counter_;
-    I key0_[10];
-    I key1_[10];
+    int site_;
+    int key0_[10];
+    int key1_[10];
   };
 };
 
-inline __m512d Square(__m256 v) {
+// sum + v^2; the product of two floats is exact in double, so fusing does not change the result.
+inline __m512d AddSquare(__m256 v, __m512d sum) {
   const __m512d d = _mm512_cvtps_pd(v);
-  return _mm512_mul_pd(d, d);
+  return _mm512_fmadd_pd(d, d, sum);
 }
 
 }  // namespace
 
-void GaussianAvx512(float* out, int64_t count, const GaussianCounter& counter, float scale,
-                    float offset) {
-  GaussianLoop<Avx512>(out, count, counter, scale, offset);
-}
+void GaussianAvx512(const GaussianArguments& g) { GaussianLoop<Avx512>(g); }
 
-void ApplyAvx512(float* y, const float* factors, int64_t count, BlockSums* sums) {
-  ClearSums(sums);
+namespace {
+
+void ApplyRow(float* y, const float* factors, int64_t count, RowSums* sums) {
   __m512d error[2], value[2];
   for (int j = 0; j < 2; ++j) error[j] = value[j] = _mm512_setzero_pd();
   const __m512 infinity = _mm512_set1_ps(__builtin_inff());
-  int64_t i = 0;
+  int64_t changed = 0, finite_count = 0, i = 0;
   for (; i + 16 <= count; i += 16) {
     const __m512 before = _mm512_loadu_ps(y + i);
     const __m512 after = _mm512_mul_ps(before, _mm512_loadu_ps(factors + i));
     _mm512_storeu_ps(y + i, after);
     const __mmask16 finite = _mm512_cmp_ps_mask(_mm512_abs_ps(after), infinity, _CMP_LT_OQ);
-    sums->changed +=
-        __builtin_popcount(static_cast<unsigned>(_mm512_cmp_ps_mask(after, before, _CMP_NEQ_OQ)));
-    sums->non_finite += 16 - __builtin_popcount(static_cast<unsigned>(finite));
+    changed += _mm_popcnt_u32(_mm512_cmp_ps_mask(after, before, _CMP_NEQ_OQ));
+    finite_count += _mm_popcnt_u32(finite);
     const __m512 e = _mm512_maskz_sub_ps(finite, after, before);
     const __m512 v = _mm512_maskz_mov_ps(finite, before);
-    error[0] = _mm512_add_pd(error[0], Square(_mm512_castps512_ps256(e)));
-    error[1] = _mm512_add_pd(error[1], Square(_mm512_extractf32x8_ps(e, 1)));
-    value[0] = _mm512_add_pd(value[0], Square(_mm512_castps512_ps256(v)));
-    value[1] = _mm512_add_pd(value[1], Square(_mm512_extractf32x8_ps(v, 1)));
+    error[0] = AddSquare(_mm512_castps512_ps256(e), error[0]);
+    error[1] = AddSquare(_mm512_extractf32x8_ps(e, 1), error[1]);
+    value[0] = AddSquare(_mm512_castps512_ps256(v), value[0]);
+    value[1] = AddSquare(_mm512_extractf32x8_ps(v, 1), value[1]);
   }
+  sums->changed = changed;
+  sums->non_finite = i - finite_count;
+  LaneSums lanes;
   for (int j = 0; j < 2; ++j) {
-    _mm512_store_pd(sums->error + 8 * j, error[j]);
-    _mm512_store_pd(sums->value + 8 * j, value[j]);
+    _mm512_store_pd(lanes.error + 8 * j, error[j]);
+    _mm512_store_pd(lanes.value + 8 * j, value[j]);
   }
-  ApplyTail(y, factors, i, count, sums);
+  ApplyTail(y, factors, i, count, &lanes, sums);
+  AddLanes(&lanes, sums);
+}
+
+}  // namespace
+
+void ApplyAvx512(const ApplyArguments& a) {
+  for (int64_t r = 0; r < a.rows; ++r) {
+    ApplyRow(a.y + r * a.stride, a.factors + r * a.factor_stride, a.count, &a.sums[r]);
+  }
 }
 
 }  // namespace temper::numerics::kernels

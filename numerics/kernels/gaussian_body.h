@@ -74,39 +74,79 @@ inline void BoxMuller(typename S::I w0, typename S::I w1, typename S::F* first,
   *second = S::FromBits(S::Xor(S::Bits(S::Mul(radius, s)), sin_sign));
 }
 
-// The 4 * kWidth numbers of kWidth consecutive counters, times scale plus offset.
+// Finishes the 4 * kWidth numbers of a block of Philox words, times scale plus offset.
 template <class S>
-inline void GaussianBlock(const typename S::Philox& philox, uint32_t first_counter, float scale,
-                          float offset, float* out) {
-  typename S::Words words;
-  philox.Run(first_counter, &words);
+inline void FinishBlock(const typename S::Words& words, const GaussianArguments& g, float* out) {
   typename S::F n[4];
   BoxMuller<S>(words.w[0], words.w[1], &n[0], &n[1]);
   BoxMuller<S>(words.w[2], words.w[3], &n[2], &n[3]);
-  for (int i = 0; i < 4; ++i) n[i] = S::Fma(n[i], S::Float(scale), S::Float(offset));
+  for (int i = 0; i < 4; ++i) n[i] = S::Fma(n[i], S::Float(g.scale), S::Float(g.offset));
   S::Store(n, out);
 }
 
+inline void Copy(const float* from, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+}
+
+// The whole blocks of one row.
 template <class S>
-inline void GaussianLoop(float* out, int64_t count, const GaussianCounter& counter, float scale,
-                         float offset) {
-  const typename S::Philox philox(counter);
+inline void WholeBlocks(const typename S::Philox& philox, const GaussianArguments& g, int64_t r,
+                        int64_t whole) {
   constexpr int64_t kBlock = 4 * S::kWidth;
-  uint32_t next = counter.first_counter;
-  int64_t i = 0;
-  for (; i + kBlock <= count; i += kBlock, next += S::kWidth) {
-    GaussianBlock<S>(philox, next, scale, offset, out + i);
-  }
-  if (i < count) {
-    alignas(64) float rest[kBlock];
-    GaussianBlock<S>(philox, next, scale, offset, rest);
-    for (int64_t j = 0; i + j < count; ++j) out[i + j] = rest[j];
+  for (int64_t b = 0; b < whole; ++b) {
+    typename S::Words words;
+    philox.Run(g.first_counter + static_cast<uint32_t>(b * S::kWidth), g.row[r], &words);
+    FinishBlock<S>(words, g, g.out + r * g.stride + b * kBlock);
   }
 }
 
-// The last elements of a block, one at a time, in the lanes they would have had.
-inline void ApplyTail(float* y, const float* factors, int64_t begin, int64_t count,
-                      BlockSums* sums) {
+// Rows under one key share the round keys; two rows share the block of their rests where both fit
+// into it, because a row of 96 is a block and a half of AVX-512.
+template <class S>
+inline void GaussianLoop(const GaussianArguments& g) {
+  constexpr int64_t kBlock = 4 * S::kWidth;
+  const int64_t whole = g.count / kBlock, rest = g.count % kBlock;
+  const uint32_t rest_counter = g.first_counter + static_cast<uint32_t>(whole * S::kWidth);
+  alignas(64) float scratch[kBlock];
+  int64_t r = 0;
+  while (r < g.rows) {
+    const typename S::Philox philox(g.row[r].key, g.site);
+    const uint64_t key = g.row[r].key;
+    for (; r < g.rows && g.row[r].key == key; ++r) {
+      WholeBlocks<S>(philox, g, r, whole);
+      if (rest == 0) continue;
+      typename S::Words words;
+      float* out = g.out + r * g.stride + whole * kBlock;
+      const bool pair =
+          S::kPairs && rest <= kBlock / 2 && r + 1 < g.rows && g.row[r + 1].key == key;
+      if (!pair) {
+        philox.Run(rest_counter, g.row[r], &words);
+        FinishBlock<S>(words, g, scratch);
+        Copy(scratch, rest, out);
+        continue;
+      }
+      if constexpr (S::kPairs) {
+        WholeBlocks<S>(philox, g, r + 1, whole);
+        philox.RunPair(rest_counter, g.row[r], g.row[r + 1], &words);
+        FinishBlock<S>(words, g, scratch);
+        Copy(scratch, rest, out);
+        Copy(scratch + kBlock / 2, rest, out + g.stride);
+        ++r;
+      }
+    }
+  }
+}
+
+// The lanes of a row's sums before they are added up.
+struct LaneSums {
+  static constexpr int kLanes = 16;
+  alignas(64) double error[kLanes];
+  alignas(64) double value[kLanes];
+};
+
+// The elements from `begin` on, one at a time, in the lanes they belong to.
+inline void ApplyTail(float* y, const float* factors, int64_t begin, int64_t count, LaneSums* lanes,
+                      RowSums* sums) {
   for (int64_t i = begin; i < count; ++i) {
     const float before = y[i];
     const float after = before * factors[i];
@@ -115,18 +155,23 @@ inline void ApplyTail(float* y, const float* factors, int64_t begin, int64_t cou
     if (__builtin_fabsf(after) < __builtin_inff()) {
       const double error = static_cast<double>(after - before);
       const double value = static_cast<double>(before);
-      sums->error[i % BlockSums::kLanes] += error * error;
-      sums->value[i % BlockSums::kLanes] += value * value;
+      lanes->error[i % LaneSums::kLanes] += error * error;
+      lanes->value[i % LaneSums::kLanes] += value * value;
     } else {
       ++sums->non_finite;
     }
   }
 }
 
-inline void ClearSums(BlockSums* sums) {
-  for (int l = 0; l < BlockSums::kLanes; ++l) sums->error[l] = sums->value[l] = 0.0;
-  sums->changed = 0;
-  sums->non_finite = 0;
+inline void AddLanes(LaneSums* lanes, RowSums* sums) {
+  for (int width = LaneSums::kLanes / 2; width > 0; width /= 2) {
+    for (int l = 0; l < width; ++l) {
+      lanes->error[l] += lanes->error[l + width];
+      lanes->value[l] += lanes->value[l + width];
+    }
+  }
+  sums->error = lanes->error[0];
+  sums->value = lanes->value[0];
 }
 
 }  // namespace

@@ -7,42 +7,52 @@
 
 #include <cstdint>
 
+#include "numerics/row_key.h"
+
 namespace temper::numerics::kernels {
 
-// Which numbers: counter words are (first_counter + i, position, site, lane).
-struct GaussianCounter {
-  uint64_t key = 0;
+// Numbers of some rows: counter words of row r are (first_counter + i, row[r].position, site,
+// row[r].lane) under row[r].key.
+struct GaussianArguments {
+  float* out = nullptr;  // [rows, count], row r at out + r * stride
+  int64_t stride = 0;
+  int64_t rows = 0;
+  int64_t count = 0;
+  const RowKey* row = nullptr;
   uint32_t first_counter = 0;
-  uint32_t position = 0;
   uint32_t site = 0;
-  uint32_t lane = 0;
+  float scale = 1.0f;   // out = offset + scale * n as one fused multiply-add:
+  float offset = 0.0f;  // 0 for the normals themselves, 1 for the factors of relative error
 };
 
-// Sums of one block of elements. Lane l holds the elements i of the block with i mod 16 == l, added
-// in ascending order, so every instruction set adds in the same order.
-struct BlockSums {
-  static constexpr int kLanes = 16;
-  alignas(64) double error[kLanes];
-  alignas(64) double value[kLanes];
+// What the error did to one row of at most a block. The sums are taken in 16 lanes (element i in
+// lane i mod 16, ascending) and the lanes added by halves, so every instruction set adds in one
+// order.
+struct RowSums {
+  double error = 0.0;
+  double value = 0.0;
   int64_t changed = 0;
   int64_t non_finite = 0;
 };
 
-// out[i] = offset + scale * n_i as one fused multiply-add, i < count. (scale 1, offset 0: n itself;
-// offset 1: the factor of relative error.)
-using GaussianFn = void (*)(float* out, int64_t count, const GaussianCounter& counter, float scale,
-                            float offset);
-// y[i] *= factors[i]; sums are overwritten.
-using ApplyFn = void (*)(float* y, const float* factors, int64_t count, BlockSums* sums);
+struct ApplyArguments {
+  float* y = nullptr;  // [rows, count], multiplied in place
+  int64_t stride = 0;
+  const float* factors = nullptr;  // [rows, count]
+  int64_t factor_stride = 0;
+  int64_t rows = 0;
+  int64_t count = 0;
+  RowSums* sums = nullptr;  // one per row, overwritten
+};
 
-void GaussianScalar(float* out, int64_t count, const GaussianCounter& counter, float scale,
-                    float offset);
-void GaussianAvx2(float* out, int64_t count, const GaussianCounter& counter, float scale,
-                  float offset);
-void GaussianAvx512(float* out, int64_t count, const GaussianCounter& counter, float scale,
-                    float offset);
-void ApplyScalar(float* y, const float* factors, int64_t count, BlockSums* sums);
-void ApplyAvx2(float* y, const float* factors, int64_t count, BlockSums* sums);
-void ApplyAvx512(float* y, const float* factors, int64_t count, BlockSums* sums);
+using GaussianFn = void (*)(const GaussianArguments& g);
+using ApplyFn = void (*)(const ApplyArguments& a);
+
+void GaussianScalar(const GaussianArguments& g);
+void GaussianAvx2(const GaussianArguments& g);
+void GaussianAvx512(const GaussianArguments& g);
+void ApplyScalar(const ApplyArguments& a);
+void ApplyAvx2(const ApplyArguments& a);
+void ApplyAvx512(const ApplyArguments& a);
 
 }  // namespace temper::numerics::kernels

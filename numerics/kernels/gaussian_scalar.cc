@@ -7,6 +7,7 @@ namespace {
 
 struct Scalar {
   static constexpr int kWidth = 1;
+  static constexpr bool kPairs = false;
   using F = float;
   using I = int32_t;
   struct Words {
@@ -51,11 +52,11 @@ struct Scalar {
 
   class Philox {
    public:
-    explicit Philox(const GaussianCounter& counter) : counter_(counter) {}
-    void Run(uint32_t first_counter, Words* words) const {
-      uint32_t c0 = first_counter, c1 = counter_.position, c2 = counter_.site, c3 = counter_.lane;
-      uint32_t k0 = static_cast<uint32_t>(counter_.key);
-      uint32_t k1 = static_cast<uint32_t>(counter_.key >> 32);
+    Philox(uint64_t key, uint32_t site) : key_(key), site_(site) {}
+    void Run(uint32_t first_counter, const RowKey& row, Words* words) const {
+      uint32_t c0 = first_counter, c1 = row.position, c2 = site_, c3 = row.lane;
+      uint32_t k0 = static_cast<uint32_t>(key_);
+      uint32_t k1 = static_cast<uint32_t>(key_ >> 32);
       for (int round = 0; round < 10; ++round) {
         const uint64_t p0 = uint64_t{kPhiloxM0} * c0;
         const uint64_t p1 = uint64_t{kPhiloxM1} * c2;
@@ -73,20 +74,22 @@ struct Scalar {
     }
 
    private:
-    GaussianCounter counter_;
+    uint64_t key_;
+    uint32_t site_;
   };
 };
 
 }  // namespace
 
-void GaussianScalar(float* out, int64_t count, const GaussianCounter& counter, float scale,
-                    float offset) {
-  GaussianLoop<Scalar>(out, count, counter, scale, offset);
-}
+void GaussianScalar(const GaussianArguments& g) { GaussianLoop<Scalar>(g); }
 
-void ApplyScalar(float* y, const float* factors, int64_t count, BlockSums* sums) {
-  ClearSums(sums);
-  ApplyTail(y, factors, 0, count, sums);
+void ApplyScalar(const ApplyArguments& a) {
+  for (int64_t r = 0; r < a.rows; ++r) {
+    LaneSums lanes = {};
+    a.sums[r] = {};
+    ApplyTail(a.y + r * a.stride, a.factors + r * a.factor_stride, 0, a.count, &lanes, &a.sums[r]);
+    AddLanes(&lanes, &a.sums[r]);
+  }
 }
 
 }  // namespace temper::numerics::kernels
