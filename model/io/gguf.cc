@@ -1,186 +1,29 @@
 #include "model/io/gguf.h"
 
 #include <algorithm>
-#include <cstring>
-#include <limits>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/str_join.h"
+#include "model/io/gguf_values.h"
 #include "services/base/status_macros.h"
 #include "services/base/text.h"
 
 namespace temper::model {
+
+// A row of the tensor table, before its bytes are known.
+struct GgufTensorRow {
+  std::string name;
+  uint32_t type = 0;
+  std::vector<int64_t> shape;
+  uint64_t offset = 0;
+};
+
 namespace {
 
 constexpr uint64_t kMaxEntries = uint64_t{1} << 16;
-constexpr uint64_t kMaxStringBytes = uint64_t{16} << 20;
-constexpr uint64_t kMaxArrayElements = uint64_t{1} << 24;
 constexpr uint32_t kMaxDimensions = 4;  // ggml's own limit
 constexpr uint64_t kDefaultAlignment = 32;
 constexpr uint64_t kMaxAlignment = uint64_t{1} << 16;
-
-// Type numbers of metadata values.
-enum ValueType : uint32_t {
-  kUint8 = 0,
-  kInt8 = 1,
-  kUint16 = 2,
-  kInt16 = 3,
-  kUint32 = 4,
-  kInt32 = 5,
-  kFloat32 = 6,
-  kBool = 7,
-  kString = 8,
-  kArray = 9,
-  kUint64 = 10,
-  kInt64 = 11,
-  kFloat64 = 12,
-};
-
-// Walks over the bytes of a file; every read is checked against what is left.
-class Cursor final {
- public:
-  Cursor(std::span<const std::byte> bytes, const std::string& path) : bytes_(bytes), path_(path) {}
-
-  uint64_t offset() const { return offset_; }
-  uint64_t left() const { return bytes_.size() - offset_; }
-
-  absl::Status Lies(std::string_view what) const {
-    return absl::DataLossError(
-        base::Cat(path_, ": at byte ", offset_, " of ", bytes_.size(), ": ", what));
-  }
-
-  template <typename T>
-  absl::StatusOr<T> Read(std::string_view what) {
-    if (left() < sizeof(T)) return Lies(base::Cat("the file ends inside ", what));
-    T value;
-    std::memcpy(&value, bytes_.data() + offset_, sizeof(T));
-    offset_ += sizeof(T);
-    return value;
-  }
-
-  absl::StatusOr<std::string> ReadString(std::string_view what) {
-    TEMPER_ASSIGN_OR_RETURN(const uint64_t size, Read<uint64_t>(what));
-    if (size > kMaxStringBytes || size > left()) {
-      return Lies(base::Cat(what, " claims ", size, " bytes of text, ", left(), " are left (and ",
-                            kMaxStringBytes, " allowed)"));
-    }
-    std::string text(reinterpret_cast<const char*>(bytes_.data()) + offset_, size);
-    offset_ += size;
-    return text;
-  }
-
- private:
-  std::span<const std::byte> bytes_;
-  const std::string& path_;
-  uint64_t offset_ = 0;
-};
-
-template <typename Stored, typename Value>
-absl::StatusOr<GgufFile::Value> ReadScalar(Cursor& cursor, std::string_view what) {
-  TEMPER_ASSIGN_OR_RETURN(const Stored stored, cursor.Read<Stored>(what));
-  return GgufFile::Value(static_cast<Value>(stored));
-}
-
-template <typename Stored, typename Value>
-absl::StatusOr<GgufFile::Value> ReadArrayOf(Cursor& cursor, uint64_t count, std::string_view what) {
-  if (count > cursor.left() / sizeof(Stored)) {
-    return cursor.Lies(base::Cat(what, " claims ", count, " elements, more than the file holds"));
-  }
-  std::vector<Value> values;
-  values.reserve(count);
-  for (uint64_t i = 0; i < count; ++i) {
-    TEMPER_ASSIGN_OR_RETURN(const Stored stored, cursor.Read<Stored>(what));
-    values.push_back(static_cast<Value>(stored));
-  }
-  return GgufFile::Value(std::move(values));
-}
-
-absl::StatusOr<GgufFile::Value> ReadStrings(Cursor& cursor, uint64_t count, std::string_view what) {
-  if (count > cursor.left() / sizeof(uint64_t)) {
-    return cursor.Lies(base::Cat(what, " claims ", count, " strings, more than the file holds"));
-  }
-  std::vector<std::string> values;
-  values.reserve(count);
-  for (uint64_t i = 0; i < count; ++i) {
-    TEMPER_ASSIGN_OR_RETURN(std::string text, cursor.ReadString(what));
-    values.push_back(std::move(text));
-  }
-  return GgufFile::Value(std::move(values));
-}
-
-absl::StatusOr<GgufFile::Value> ReadArray(Cursor& cursor, std::string_view what) {
-  TEMPER_ASSIGN_OR_RETURN(const uint32_t type, cursor.Read<uint32_t>(what));
-  TEMPER_ASSIGN_OR_RETURN(const uint64_t count, cursor.Read<uint64_t>(what));
-  if (count > kMaxArrayElements) {
-    return cursor.Lies(
-        base::Cat(what, " claims ", count, " elements, ", kMaxArrayElements, " are allowed"));
-  }
-  switch (type) {
-    case kUint8:
-    case kBool:
-      return ReadArrayOf<uint8_t, int64_t>(cursor, count, what);
-    case kInt8:
-      return ReadArrayOf<int8_t, int64_t>(cursor, count, what);
-    case kUint16:
-      return ReadArrayOf<uint16_t, int64_t>(cursor, count, what);
-    case kInt16:
-      return ReadArrayOf<int16_t, int64_t>(cursor, count, what);
-    case kUint32:
-      return ReadArrayOf<uint32_t, int64_t>(cursor, count, what);
-    case kInt32:
-      return ReadArrayOf<int32_t, int64_t>(cursor, count, what);
-    case kUint64:
-    case kInt64:
-      return ReadArrayOf<int64_t, int64_t>(cursor, count, what);
-    case kFloat32:
-      return ReadArrayOf<float, double>(cursor, count, what);
-    case kFloat64:
-      return ReadArrayOf<double, double>(cursor, count, what);
-    case kString:
-      return ReadStrings(cursor, count, what);
-    default:
-      return cursor.Lies(base::Cat(what, " is an array of unknown type ", type));
-  }
-}
-
-absl::StatusOr<GgufFile::Value> ReadValue(Cursor& cursor, std::string_view what) {
-  TEMPER_ASSIGN_OR_RETURN(const uint32_t type, cursor.Read<uint32_t>(what));
-  switch (type) {
-    case kUint8:
-      return ReadScalar<uint8_t, uint64_t>(cursor, what);
-    case kInt8:
-      return ReadScalar<int8_t, int64_t>(cursor, what);
-    case kUint16:
-      return ReadScalar<uint16_t, uint64_t>(cursor, what);
-    case kInt16:
-      return ReadScalar<int16_t, int64_t>(cursor, what);
-    case kUint32:
-      return ReadScalar<uint32_t, uint64_t>(cursor, what);
-    case kInt32:
-      return ReadScalar<int32_t, int64_t>(cursor, what);
-    case kFloat32:
-      return ReadScalar<float, double>(cursor, what);
-    case kBool: {
-      TEMPER_ASSIGN_OR_RETURN(const uint8_t stored, cursor.Read<uint8_t>(what));
-      return GgufFile::Value(stored != 0);
-    }
-    case kString: {
-      TEMPER_ASSIGN_OR_RETURN(std::string text, cursor.ReadString(what));
-      return GgufFile::Value(std::move(text));
-    }
-    case kArray:
-      return ReadArray(cursor, what);
-    case kUint64:
-      return ReadScalar<uint64_t, uint64_t>(cursor, what);
-    case kInt64:
-      return ReadScalar<int64_t, int64_t>(cursor, what);
-    case kFloat64:
-      return ReadScalar<double, double>(cursor, what);
-    default:
-      return cursor.Lies(base::Cat(what, " has unknown type ", type));
-  }
-}
 
 bool IsSupported(uint32_t type) {
   switch (static_cast<GgufType>(type)) {
@@ -199,16 +42,8 @@ bool IsBlocked(GgufType type) {
   return type == GgufType::kQ4_0 || type == GgufType::kQ4_1 || type == GgufType::kQ8_0;
 }
 
-// A row of the tensor table, before its bytes are known.
-struct TensorRow {
-  std::string name;
-  uint32_t type = 0;
-  std::vector<int64_t> shape;
-  uint64_t offset = 0;
-};
-
-absl::StatusOr<TensorRow> ReadTensorRow(Cursor& cursor) {
-  TensorRow row;
+absl::StatusOr<GgufTensorRow> ReadTensorRow(GgufCursor& cursor) {
+  GgufTensorRow row;
   TEMPER_ASSIGN_OR_RETURN(row.name, cursor.ReadString("the name of a tensor"));
   TEMPER_ASSIGN_OR_RETURN(const uint32_t dimensions, cursor.Read<uint32_t>("a tensor's rank"));
   if (dimensions == 0 || dimensions > kMaxDimensions) {
@@ -236,8 +71,9 @@ int64_t ElementCount(const std::vector<int64_t>& shape) {
 }
 
 // Finds the bytes of `row` in the data part of the file.
-absl::StatusOr<GgufFile::Tensor> PlaceTensor(const TensorRow& row, std::span<const std::byte> data,
-                                             uint64_t alignment, const std::string& path) {
+absl::StatusOr<GgufFile::Tensor> PlaceTensor(const GgufTensorRow& row,
+                                             std::span<const std::byte> data, uint64_t alignment,
+                                             const std::string& path) {
   GgufFile::Tensor tensor{.type = static_cast<GgufType>(row.type), .shape = row.shape};
   if (row.offset % alignment != 0) {
     return absl::DataLossError(base::Cat(path, ": tensor ", row.name, " lies at offset ",
@@ -274,7 +110,7 @@ absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path
 
 absl::Status GgufFile::Parse() {
   const std::string& path = file_->path();
-  Cursor cursor(file_->bytes(), path);
+  GgufCursor cursor(file_->bytes(), path);
   TEMPER_ASSIGN_OR_RETURN(const uint32_t magic, cursor.Read<uint32_t>("the magic number"));
   if (magic != 0x46554747u) {  // "GGUF"
     return absl::InvalidArgumentError(base::Cat(path, " is not a GGUF file"));
@@ -292,30 +128,35 @@ absl::Status GgufFile::Parse() {
   }
   for (uint64_t i = 0; i < entry_count; ++i) {
     TEMPER_ASSIGN_OR_RETURN(const std::string key, cursor.ReadString("a metadata key"));
-    TEMPER_ASSIGN_OR_RETURN(Value value, ReadValue(cursor, base::Cat("metadata ", key)));
+    TEMPER_ASSIGN_OR_RETURN(Value value, ReadGgufValue(cursor, base::Cat("metadata ", key)));
     if (!metadata_.emplace(key, std::move(value)).second) {
       return cursor.Lies(base::Cat("metadata ", key, " stands there twice"));
     }
   }
-  std::vector<TensorRow> rows;
+  std::vector<GgufTensorRow> rows;
   for (uint64_t i = 0; i < tensor_count; ++i) {
-    TEMPER_ASSIGN_OR_RETURN(TensorRow row, ReadTensorRow(cursor));
+    TEMPER_ASSIGN_OR_RETURN(GgufTensorRow row, ReadTensorRow(cursor));
     rows.push_back(std::move(row));
   }
+  return PlaceTensors(rows, cursor.offset());
+}
+
+absl::Status GgufFile::PlaceTensors(const std::vector<GgufTensorRow>& rows, uint64_t table_end) {
+  const std::string& path = file_->path();
   uint64_t alignment = kDefaultAlignment;
   if (Has("general.alignment")) {
     TEMPER_ASSIGN_OR_RETURN(const int64_t stored, Integer("general.alignment"));
     if (stored < 8 || stored > int64_t{kMaxAlignment} || (stored & (stored - 1)) != 0) {
-      return cursor.Lies(base::Cat("general.alignment is ", stored));
+      return absl::DataLossError(base::Cat(path, ": general.alignment is ", stored));
     }
     alignment = static_cast<uint64_t>(stored);
   }
-  const uint64_t begin = (cursor.offset() + alignment - 1) / alignment * alignment;
+  const uint64_t begin = (table_end + alignment - 1) / alignment * alignment;
   const std::span<const std::byte> data =
       file_->bytes().subspan(std::min<uint64_t>(begin, file_->bytes().size()));
-  for (const TensorRow& row : rows) {
+  for (const GgufTensorRow& row : rows) {
     if (tensors_.contains(row.name) || unsupported_.contains(row.name)) {
-      return cursor.Lies(base::Cat("tensor ", row.name, " stands there twice"));
+      return absl::DataLossError(base::Cat(path, ": tensor ", row.name, " stands there twice"));
     }
     if (!IsSupported(row.type)) {
       unsupported_.emplace(row.name, row.type);

@@ -21,6 +21,8 @@ namespace temper::model {
 // How a GGUF tensor is stored; the values are those of the format.
 enum class GgufType : uint32_t { kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ8_0 = 8, kBF16 = 30 };
 
+struct GgufTensorRow;  // of the file's tensor table; private to gguf.cc
+
 // One opened file. Thread-safe once opened. Opening reads metadata and the tensor table under
 // limits (at most 2^16 metadata entries and tensors, strings of 16 MiB, arrays of 2^24 elements
 // that must fit in the bytes left) and checks that each tensor lies inside the file.
@@ -61,6 +63,8 @@ class GgufFile final {
  private:
   explicit GgufFile(std::unique_ptr<MappedFile> file);
   absl::Status Parse();
+  // Finds each row of the tensor table, which ends at byte `table_end`, in the data behind it.
+  absl::Status PlaceTensors(const std::vector<GgufTensorRow>& rows, uint64_t table_end);
 
   std::unique_ptr<MappedFile> file_;
   uint32_t version_ = 0;
