@@ -1,0 +1,31 @@
+#include "orchestrator/acknowledgement.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace temper::orchestrator {
+
+AcknowledgementDecision DecideAcknowledgement(const VersionFacts& facts,
+                                              const std::optional<Acknowledgement>& first,
+                                              const Acknowledgement& now) {
+  if (now.base_weights_hash != facts.base_weights_hash) {
+    return {false, absl::StrFormat("weights hash %016x, manifest has %016x", now.base_weights_hash,
+                                   facts.base_weights_hash)};
+  }
+  if (now.aqn_sigma != facts.aqn_sigma) {
+    return {false, absl::StrCat("AQN sigma ", now.aqn_sigma, ", manifest has ", facts.aqn_sigma)};
+  }
+  if (first && facts.same_draw_everywhere) {
+    if (now.aqn_norms != first->aqn_norms) {
+      return {false, absl::StrCat("AQN touched ", now.aqn_norms, " norms, ", first->aqn_norms,
+                                  " elsewhere")};
+    }
+    if (now.aqn_checksum != first->aqn_checksum) {
+      return {false, absl::StrFormat("AQN checksum %016x, %016x elsewhere", now.aqn_checksum,
+                                     first->aqn_checksum)};
+    }
+  }
+  return {true, "accepted"};
+}
+
+}  // namespace temper::orchestrator

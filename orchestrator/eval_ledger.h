@@ -1,0 +1,89 @@
+#pragma once
+
+// The ledger of evaluation items: recorded work that is leased like groups, and its outcomes.
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "orchestrator/eval_plan.h"
+#include "orchestrator/ledger_store.h"
+#include "orchestrator/ledger_types.h"
+
+namespace temper::orchestrator {
+
+// What the operators of one item counted, from inside.
+struct EvalInjections {
+  uint64_t elements = 0;
+  double sum_sq_error = 0;
+  double sum_sq_value = 0;
+};
+
+// Results of one (version, error scale, noise seed).
+struct EvalResult {
+  uint64_t version = 0;
+  double error_scale = 0;
+  uint64_t noise_seed = 0;
+  uint32_t questions = 0;            // planned
+  std::vector<OutcomeRow> outcomes;  // of the items that are done, by question
+  EvalInjections injections;
+};
+
+// As Ledger: one transaction a change, errors of SqlDatabase, thread-compatible.
+class EvalLedger final {
+ public:
+  // Reads what `store` (which outlives it) holds; leases are re-armed as Ledger's are.
+  static absl::StatusOr<std::unique_ptr<EvalLedger>> Open(LedgerStore* store, absl::Time now,
+                                                          absl::Duration lease_duration);
+
+  // Adds the items of a version, unless it has some already (they stand: a version is evaluated
+  // once). Runs in its own transaction; call it before the version is recorded as out.
+  absl::Status AddItems(const std::vector<EvalItemSpec>& items);
+  // In the caller's transaction: items of versions after `step` are rewound, leased ones pending.
+  // Call Reload afterwards.
+  absl::Status Rewind(uint64_t step);
+  absl::Status Reload(absl::Time now, absl::Duration lease_duration);
+
+  bool open() const;  // items that are pending or leased: the barrier stands
+  std::optional<uint64_t> ReadyItem(absl::Time now) const;  // lowest pending, back-off over
+  uint32_t BackingOff(absl::Time now) const;
+  absl::Time NextReady(absl::Time now) const;
+  absl::Time NextExpiry() const;
+
+  const EvalItemRow* Find(uint64_t item_index) const;  // null: no such item, or rewound
+  // pending -> leased. FailedPrecondition otherwise.
+  absl::StatusOr<EvalItemRow> Lease(uint64_t item_index, const std::string& worker,
+                                    uint64_t incarnation, absl::Time now, absl::Duration duration);
+  // leased -> pending. FailedPrecondition otherwise.
+  absl::Status Fail(uint64_t item_index, absl::Time ready_at);
+  // -> done, with one outcome per question, from pending too: a report that comes after its lease
+  // expired is as good as another attempt's, because outcomes are keyed by question and seed alone.
+  // AlreadyExists if it is done.
+  absl::Status Finish(uint64_t item_index, const std::vector<OutcomeRow>& outcomes,
+                      const EvalInjections& injections);
+
+  std::vector<uint64_t> HeldBy(const std::string& worker, uint64_t incarnation) const;
+  std::vector<uint64_t> Expired(absl::Time now) const;
+  bool Renew(uint64_t item_index, const std::string& worker, uint64_t incarnation,
+             absl::Time expires);
+
+  // Everything that stands, by version, scale, seed; from the database.
+  absl::StatusOr<std::vector<EvalResult>> Results();
+
+ private:
+  explicit EvalLedger(LedgerStore* store) : store_(store) {}
+  absl::Status Replace(const EvalItemRow& item, absl::Time expires);
+
+  LedgerStore* const store_;
+  uint64_t next_index_ = 0;
+  std::map<uint64_t, EvalItemRow> items_;   // not rewound
+  std::map<uint64_t, absl::Time> expires_;  // of leased ones
+};
+
+}  // namespace temper::orchestrator

@@ -1,0 +1,46 @@
+#pragma once
+
+// Which evaluations a run makes, cut into items that are leased like groups. Pure. The same
+// questions and noise seeds for every version, so that versions can be compared in pairs.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace temper::orchestrator {
+
+struct EvalPlan {
+  bool enabled = true;
+  uint32_t questions = 0;            // the first so many of the evaluation split
+  std::vector<double> error_scales;  // ascending, no value twice
+  uint32_t noise_seeds = 1;          // for scales that are not 0: seeds 1..noise_seeds
+  uint32_t questions_per_item = 64;
+  uint64_t every = 0;          // also after each so many steps; 0: first and last only
+  uint64_t planned_steps = 0;  // T
+};
+
+// The scales of an evaluation: those given, or 0, 0.05, 0.10 where none are; with `trained_scale`
+// (the error the run trains under; 0: none) added in the second case. Ascending, no value twice
+// (values within 1e-9 are one).
+std::vector<double> EvalScales(const std::vector<double>& given, double trained_scale);
+
+struct EvalDue {
+  bool due = false;
+  std::string reason;  // "first", "last", "every", or "disabled", "between"
+};
+EvalDue DecideEvalDue(const EvalPlan& plan, uint64_t version);
+
+// One lease's worth of an evaluation.
+struct EvalItemSpec {
+  uint64_t version = 0;
+  double error_scale = 0;
+  uint64_t noise_seed = 1;  // keys error and sampling together with the question; 1 for scale 0
+  uint32_t first_question = 0;
+  uint32_t questions = 0;
+  friend bool operator==(const EvalItemSpec&, const EvalItemSpec&) = default;
+};
+
+// All items of one version: scale by scale, seed by seed, question ranges ascending.
+std::vector<EvalItemSpec> PlanEvalItems(const EvalPlan& plan, uint64_t version);
+
+}  // namespace temper::orchestrator

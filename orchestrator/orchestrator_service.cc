@@ -1,0 +1,109 @@
+#include "orchestrator/orchestrator_service.h"
+
+#include "services/rpc/reply.h"
+
+namespace temper::orchestrator {
+
+using Reactor = OrchestratorService::Reactor;
+using Context = OrchestratorService::Context;
+
+template <typename Request, typename Reply>
+Reactor* OrchestratorService::Look(Context* context, std::string_view method,
+                                   absl::Status (Coordinator::*handler)(const Request&, Reply*),
+                                   const Request* request, Reply* reply) {
+  return rpc::Reply(context, metrics_, method,
+                    [&] { return (coordinator_->*handler)(*request, reply); });
+}
+
+template <typename Request, typename Reply>
+Reactor* OrchestratorService::Change(Context* context, std::string_view method,
+                                     absl::Status (Coordinator::*handler)(const Request&, Reply*),
+                                     const Request* request, Reply* reply) {
+  Reactor* reactor = Look(context, method, handler, request, reply);
+  waiters_->LookAgain();
+  on_change_();
+  return reactor;
+}
+
+Reactor* OrchestratorService::AcquireWork(Context*, const v1::AcquireWorkRequest* request,
+                                          v1::AcquireWorkReply* reply) {
+  Reactor* reactor = waiters_->Add(request, reply);
+  on_change_();
+  return reactor;
+}
+
+Reactor* OrchestratorService::Join(Context* context, const v1::JoinRequest* request,
+                                   v1::JoinReply* reply) {
+  return Change(context, "Join", &Coordinator::Join, request, reply);
+}
+
+Reactor* OrchestratorService::Leave(Context* context, const v1::LeaveRequest* request,
+                                    v1::LeaveReply* reply) {
+  return Change(context, "Leave", &Coordinator::Leave, request, reply);
+}
+
+Reactor* OrchestratorService::CompleteWork(Context* context, const v1::CompleteWorkRequest* request,
+                                           v1::CompleteWorkReply* reply) {
+  return Change(context, "CompleteWork", &Coordinator::CompleteWork, request, reply);
+}
+
+Reactor* OrchestratorService::ReportEvalItem(Context* context,
+                                             const v1::ReportEvalItemRequest* request,
+                                             v1::ReportEvalItemReply* reply) {
+  return Change(context, "ReportEvalItem", &Coordinator::ReportEvalItem, request, reply);
+}
+
+Reactor* OrchestratorService::AcknowledgeWeights(Context* context,
+                                                 const v1::AcknowledgeWeightsRequest* request,
+                                                 v1::AcknowledgeWeightsReply* reply) {
+  return Change(context, "AcknowledgeWeights", &Coordinator::AcknowledgeWeights, request, reply);
+}
+
+Reactor* OrchestratorService::BeginTimeline(Context* context,
+                                            const v1::BeginTimelineRequest* request,
+                                            v1::BeginTimelineReply* reply) {
+  return Change(context, "BeginTimeline", &Coordinator::BeginTimeline, request, reply);
+}
+
+Reactor* OrchestratorService::AdmitGroup(Context* context, const v1::AdmitGroupRequest* request,
+                                         v1::AdmitGroupReply* reply) {
+  return Change(context, "AdmitGroup", &Coordinator::AdmitGroup, request, reply);
+}
+
+Reactor* OrchestratorService::CommitStep(Context* context, const v1::CommitStepRequest* request,
+                                         v1::CommitStepReply* reply) {
+  return Change(context, "CommitStep", &Coordinator::CommitStep, request, reply);
+}
+
+Reactor* OrchestratorService::PublishManifest(Context* context,
+                                              const v1::PublishManifestRequest* request,
+                                              v1::PublishManifestReply* reply) {
+  return Change(context, "PublishManifest", &Coordinator::PublishManifest, request, reply);
+}
+
+Reactor* OrchestratorService::SetDesired(Context* context, const v1::SetDesiredRequest* request,
+                                         v1::SetDesiredReply* reply) {
+  return Change(context, "SetDesired", &Coordinator::SetDesired, request, reply);
+}
+
+Reactor* OrchestratorService::StopRun(Context* context, const v1::StopRunRequest* request,
+                                      v1::StopRunReply* reply) {
+  return Change(context, "StopRun", &Coordinator::StopRun, request, reply);
+}
+
+Reactor* OrchestratorService::Heartbeat(Context* context, const v1::HeartbeatRequest* request,
+                                        v1::HeartbeatReply* reply) {
+  return Look(context, "Heartbeat", &Coordinator::Heartbeat, request, reply);
+}
+
+Reactor* OrchestratorService::GetManifest(Context* context, const v1::GetManifestRequest* request,
+                                          v1::GetManifestReply* reply) {
+  return Look(context, "GetManifest", &Coordinator::GetManifest, request, reply);
+}
+
+Reactor* OrchestratorService::GetStatus(Context* context, const v1::GetStatusRequest* request,
+                                        v1::GetStatusReply* reply) {
+  return Look(context, "GetStatus", &Coordinator::GetStatus, request, reply);
+}
+
+}  // namespace temper::orchestrator
