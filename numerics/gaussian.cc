@@ -88,15 +88,21 @@ void ApplyStretch(const Kernels& kernels, const Stretch& s, std::span<const RowK
   }
 }
 
-// Perturbs `count` columns of all rows, the first of them number s.element.
-void ApplyRows(const Kernels& kernels, Stretch s, int64_t count, std::span<const RowKey> rows,
-               ErrorStats* stats) {
-  while (count > 0) {
-    s.count = std::min(count, kBlockElements - s.element % kBlockElements);
-    ApplyStretch(kernels, s, rows, stats);
-    s.y += s.count;
-    s.element += s.count;
-    count -= s.count;
+// Perturbs `count` columns of all rows, the first of them number s.element. Rows longer than a
+// block are taken one after the other, so that each is read from memory once.
+void ApplyRows(const Kernels& kernels, const Stretch& s, int64_t count,
+               std::span<const RowKey> rows, ErrorStats* stats) {
+  const bool one_block = s.element % kBlockElements + count <= kBlockElements;
+  const size_t together = one_block ? rows.size() : 1;
+  for (size_t r = 0; r < rows.size(); r += together) {
+    Stretch part = s;
+    part.y += static_cast<int64_t>(r) * s.stride;
+    for (int64_t left = count; left > 0; left -= part.count) {
+      part.count = std::min(left, kBlockElements - part.element % kBlockElements);
+      ApplyStretch(kernels, part, rows.subspan(r, together), stats);
+      part.y += part.count;
+      part.element += part.count;
+    }
   }
 }
 
