@@ -65,12 +65,15 @@ inline void TileOfRows(int64_t rows, const float* x, int64_t ldx, const float* p
   Tile<V, kRows, kPanels>(x, ldx, panel, K, y, ldy);
 }
 
-// All rows of the block against kPanels whole panels.
+// All rows of the block against kPanels whole panels, in tiles of nearly equal height: thirteen
+// rows are 7 + 6 and not 12 + 1, because a tile of one row takes almost as long as one of four.
 template <class V, int kRows, int kPanels>
 inline void Columns(const float* x, int64_t rows, int64_t ldx, const float* panel, int64_t K,
                     float* y, int64_t ldy) {
-  for (int64_t r = 0; r < rows; r += kRows) {
-    const int64_t left = rows - r < kRows ? rows - r : kRows;
+  const int64_t tiles = (rows + kRows - 1) / kRows;
+  const int64_t height = (rows + tiles - 1) / tiles;
+  for (int64_t r = 0; r < rows; r += height) {
+    const int64_t left = rows - r < height ? rows - r : height;
     TileOfRows<V, kRows, kPanels>(left, x + r * ldx, ldx, panel, K, y + r * ldy, ldy);
   }
 }
