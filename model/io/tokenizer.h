@@ -36,11 +36,12 @@ struct GgufTokenizer {
 class Tokenizer final {
  public:
   // Reads the text of a tokenizer.json. Supported: model BPE (no dropout, byte_fallback or
-  // continuing prefixes); normalizer none or NFC; pre-tokenizer ByteLevel, Split (Regex or String;
-  // Isolated, Removed, merged variants refused but by name), Digits, and sequences of them; decoder
-  // ByteLevel; post-processors are not applied, since no special token is ever added.
-  // Errors: InvalidArgument for malformed JSON or an unsupported component, by its name;
-  // DataLoss for a vocabulary that lacks a piece: a merge whose parts or result are no tokens, ids
+  // continuing prefixes); normalizer none or NFC; pre-tokenizer ByteLevel, Digits, Split (by Regex
+  // or String; Isolated, or Removed and inverted), and sequences of them that end with ByteLevel;
+  // decoder ByteLevel. Post-processors are not applied, since no special token is ever added.
+  // Errors: InvalidArgument for an unsupported component, by its name; DataLoss for text that is
+  // not JSON, and
+  // for a vocabulary that lacks a piece: a merge whose parts or result are no tokens, ids
   // that are not 0 .. n-1 each once, an added token with a foreign id.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromJson(std::string_view tokenizer_json);
 

@@ -4,6 +4,7 @@
     python tools/golden/make_tokenizer_goldens.py [--smollm2 FILE.gguf] [--gsm8k DIR] [--out tests/golden]
 
     tiny_{smollm,qwen,llama3}_tokenizer.json   small tokenizers with those models' pre-tokenizers
+    tiny_split_tokenizer.json                  one with the rarer ways to split
     tokenizer_strings.json                     ids and texts of corpus.STRINGS under each, and under
                                                SmolLM2's tokenizer (with --smollm2)
     smollm2_gsm8k_ids.json                     for GSM8K texts: where they stand, how many ids, and a
@@ -29,6 +30,28 @@ CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
+def finish(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=320, min_frequency=2, special_tokens=SPECIAL_TOKENS,
+                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+                                  show_progress=False)
+    tokenizer.train_from_iterator(CORPUS.splitlines(keepends=True), trainer)
+    tokenizer.add_tokens(["<tool_call>", "step by step"])  # added, not special; the second normalized
+    return tokenizer
+
+
+def train_rare() -> Tokenizer:
+    """Split by a literal, digits in runs, and a pattern that drops what it does not match."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split("-", "isolated"),
+        pre_tokenizers.Digits(individual_digits=False),
+        pre_tokenizers.Split(Regex(r"[^\s#]+|\s\S?"), "removed", invert=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ])
+    return finish(tokenizer)
+
+
 def train_split(digits: str, nfc: bool) -> Tokenizer:
     """A tokenizer with the pattern of Qwen2 (digits \\p{N}) or Llama 3 (\\p{N}{1,3})."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=not nfc))
@@ -38,13 +61,7 @@ def train_split(digits: str, nfc: bool) -> Tokenizer:
         pre_tokenizers.Split(Regex(CONTRACTIONS + digits + REST), "isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=320, min_frequency=2, special_tokens=SPECIAL_TOKENS,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-                                  show_progress=False)
-    tokenizer.train_from_iterator(CORPUS.splitlines(keepends=True), trainer)
-    tokenizer.add_tokens(["<tool_call>", "step by step"])  # added, not special; the second normalized
-    return tokenizer
+    return finish(tokenizer)
 
 
 def record(tokenizer, strings):
@@ -91,7 +108,7 @@ def main():
     args = parser.parse_args()
     strings = {}
     tiny = {"tiny_smollm": train(CORPUS, 320), "tiny_qwen": train_split(r"\p{N}", nfc=True),
-            "tiny_llama3": train_split(r"\p{N}{1,3}", nfc=False)}
+            "tiny_llama3": train_split(r"\p{N}{1,3}", nfc=False), "tiny_split": train_rare()}
     for name, tokenizer in tiny.items():
         (args.out / f"{name}_tokenizer.json").write_text(tokenizer.to_str() + "\n", encoding="utf-8")
         strings[name] = record(tokenizer, STRINGS)

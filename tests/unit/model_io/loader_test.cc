@@ -73,7 +73,8 @@ TEST(LoaderTest, ADirectoryWithoutATemplateIsPlain) {
 }
 
 TEST(LoaderTest, ReadsSmolLm2) {
-  if (!base::PathExists(kSmolLm2)) GTEST_SKIP() << "lacks " << kSmolLm2 << " (tools/fetch_models.sh)";
+  if (!base::PathExists(kSmolLm2))
+    GTEST_SKIP() << "lacks " << kSmolLm2 << " (tools/fetch_models.sh)";
   const auto model = LoadModel(kSmolLm2);
   ASSERT_THAT(model, IsOk());
   EXPECT_EQ(model->config.num_layers, 30);

@@ -94,8 +94,13 @@ TEST(TokenizerTest, AgreesWithTokenizersOnLlama3sPatternAndIgnoredMerges) {
   ExpectParity(*FromJsonFile("tests/golden/tiny_llama3_tokenizer.json"), "tiny_llama3");
 }
 
+TEST(TokenizerTest, AgreesWithTokenizersOnRarerWaysToSplit) {
+  ExpectParity(*FromJsonFile("tests/golden/tiny_split_tokenizer.json"), "tiny_split");
+}
+
 TEST(TokenizerTest, AgreesWithTokenizersOnSmolLm2FromGguf) {
-  if (!base::PathExists(kSmolLm2)) GTEST_SKIP() << "lacks " << kSmolLm2 << " (tools/fetch_models.sh)";
+  if (!base::PathExists(kSmolLm2))
+    GTEST_SKIP() << "lacks " << kSmolLm2 << " (tools/fetch_models.sh)";
   const auto tokenizer = LoadTokenizer(kSmolLm2);
   ASSERT_THAT(tokenizer, IsOk());
   EXPECT_EQ((*tokenizer)->vocab_size(), 49152);
@@ -108,7 +113,8 @@ TEST(TokenizerTest, AgreesWithTokenizersOnSmolLm2FromGguf) {
 }
 
 TEST(TokenizerTest, AgreesWithTokenizersOnGsm8k) {
-  if (!base::PathExists(kSmolLm2)) GTEST_SKIP() << "lacks " << kSmolLm2 << " (tools/fetch_models.sh)";
+  if (!base::PathExists(kSmolLm2))
+    GTEST_SKIP() << "lacks " << kSmolLm2 << " (tools/fetch_models.sh)";
   if (!base::PathExists(kGsm8k)) GTEST_SKIP() << "lacks GSM8K's test.jsonl at " << kGsm8k;
   const auto tokenizer = LoadTokenizer(kSmolLm2);
   ASSERT_THAT(tokenizer, IsOk());
