@@ -41,9 +41,10 @@ double GlobalStage(const AqnPlan& plan, int64_t i, int64_t stages) {
 }
 
 double EpochAware(const AqnPlan& plan, int64_t t) {
-  const int64_t epoch = std::min(t / plan.steps_per_epoch, plan.epochs - 1);
+  const int64_t steps = std::max<int64_t>(plan.steps_per_epoch, 1);
+  const int64_t epoch = std::min(t / steps, plan.epochs - 1);
   const int64_t stages = plan.stages_per_epoch;
-  const int64_t i = (t % plan.steps_per_epoch) * (stages + 1) / plan.steps_per_epoch;
+  const int64_t i = (t % steps) * (stages + 1) / steps;
   if (i == 0) return 0.0;
   const double from = Geometric(plan.sigma_start, plan.sigma_end, epoch, plan.epochs);
   const double to = Geometric(plan.sigma_start, plan.sigma_end, epoch + 1, plan.epochs);
@@ -161,19 +162,22 @@ bool SigmaIsZeroAtEveryStep(const AqnPlan& plan) {
 
 double Sigma(const AqnPlan& plan, int64_t t) {
   if (!plan.enabled) return 0.0;
-  t = std::clamp<int64_t>(t, 0, std::max<int64_t>(plan.total_steps, 1) - 1);
+  // A run without updates (an evaluation) has T = 0 and samples at t = 0 only.
+  const int64_t total = std::max<int64_t>(plan.total_steps, 1);
+  t = std::clamp<int64_t>(t, 0, total - 1);
   switch (plan.schedule) {
     case AqnSchedule::kNone:
       return 0.0;
     case AqnSchedule::kConstant:
       return plan.sigma_start;
     case AqnSchedule::kGlobal:
-      return GlobalStage(plan, t * plan.num_stages / plan.total_steps, plan.num_stages);
+      return GlobalStage(plan, t * plan.num_stages / total, plan.num_stages);
     case AqnSchedule::kEpochAware:
       return EpochAware(plan, t);
     case AqnSchedule::kEpochRestart: {
       const int64_t stages = plan.stages_per_epoch + 1;
-      return GlobalStage(plan, (t % plan.steps_per_epoch) * stages / plan.steps_per_epoch, stages);
+      const int64_t steps = std::max<int64_t>(plan.steps_per_epoch, 1);
+      return GlobalStage(plan, (t % steps) * stages / steps, stages);
     }
   }
   return 0.0;

@@ -51,7 +51,8 @@ struct AqnPlan {
 };
 
 // Sigma for rollouts of the policy after t commits (t = 0: the first rollouts). t < 0 is taken as
-// 0, t >= T as T - 1. 0 where the plan is disabled. Requires a plan that ValidateAqn accepts.
+// 0, t >= T as T - 1. 0 where the plan is disabled. A plan that ValidateAqn accepts, or one without
+// steps (T = 0, a run that only evaluates).
 double Sigma(const AqnPlan& plan, int64_t t);
 
 // m for a layer (or kNoLayer) of a model with num_layers, at step t (only `zone` reads t).

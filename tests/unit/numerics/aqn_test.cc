@@ -122,6 +122,16 @@ TEST(AqnSchedule, ConstantNoneAndDisabledAreWhatTheySay) {
   EXPECT_EQ(Sigma(plan, 50), 0.0);
 }
 
+TEST(AqnSchedule, ARunWithoutUpdatesHasASigmaToo) {
+  for (const AqnSchedule schedule :
+       {AqnSchedule::kGlobal, AqnSchedule::kEpochAware, AqnSchedule::kEpochRestart}) {
+    AqnPlan plan = Plan(schedule);
+    plan.total_steps = 0;
+    plan.steps_per_epoch = 0;
+    EXPECT_EQ(Sigma(plan, 0), 0.0);
+  }
+}
+
 TEST(LayerMultiplier, UsesTheMapAndTheDefault) {
   AqnPlan plan = Plan(AqnSchedule::kGlobal);
   plan.layers.layer_multipliers = {{14, 1.5}, {10, 1.2}};
