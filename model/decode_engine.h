@@ -18,13 +18,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "model/io/model_config.h"
-#include "model/parameters.h"
 #include "numerics/aqn.h"
 #include "numerics/noise_counters.h"
 #include "numerics/noise_policy.h"
 #include "numerics/site.h"
 
 namespace temper::model {
+
+struct Parameters;  // model/parameters.h, which brings in the tensor header; few callers need it
 
 // One prompt and how many completions to sample from it.
 struct PromptGroup {

@@ -57,14 +57,14 @@ struct RowNoise {
   float Scale(numerics::Direction direction, numerics::Operator op, int layer) const;
 };
 
-// y[r, c] *= 1 + scale * n(keys[r], site, c) for rows first_row .. first_row + rows - 1 of the
-// pass, of which y holds the first at y; counts one operator call per segment that it touches
-// (per segment, so the count does not depend on how threads cut the rows when `count_calls` is true
-// only for the first part of a segment). keys: those of these draws, indexed by the row of the
-// pass. role: kOutput with kForward, kGradInput with kBackward.
+// y[r, c] *= 1 + scale * n(keys[first_row + r], site, c) for r < rows, of which y holds the first
+// at y; row_stride in floats. keys: of these draws, indexed by the row of the pass. role: kOutput
+// with kForward, kGradInput with kBackward. Without error only the rows are counted.
+//
+// Counters count a row (one token) as one call of the operator and one injection, so that they do
+// not depend on how rows were batched or cut between threads.
 void ApplyRowError(float* y, int64_t first_row, int64_t rows, int64_t cols, int64_t row_stride,
                    const RowNoise& noise, std::span<const numerics::RowKey> keys,
-                   numerics::Direction direction, numerics::Operator op, int layer,
-                   numerics::TensorRole role);
+                   numerics::Direction direction, numerics::Operator op, int layer);
 
 }  // namespace temper::model

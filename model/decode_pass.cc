@@ -1,0 +1,169 @@
+#include "model/decode_pass.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace temper::model {
+namespace {
+
+using numerics::Direction;
+using numerics::Operator;
+
+class PassRunner {
+ public:
+  PassRunner(const DecodePass& pass, DecodeScratch* scratch)
+      : pass_(pass),
+        kernels_(*pass.kernels),
+        config_(pass.weights->config),
+        scratch_(*scratch),
+        rows_(static_cast<int64_t>(pass.rows.size())),
+        hidden_(config_.hidden_size),
+        q_width_(config_.num_heads * config_.head_dim),
+        kv_width_(config_.num_kv_heads * config_.head_dim) {}
+
+  void Layer(int64_t index) {
+    const DecodeLayer& layer = pass_.weights->layers[static_cast<size_t>(index)];
+    const int number = static_cast<int>(index);
+    Norm(layer.input_norm);
+    Attention(layer, number);
+    kernels_.add(scratch_.x.data(), scratch_.projected.data(), rows_ * hidden_);
+    Norm(layer.post_attention_norm);
+    Mlp(layer, number);
+    kernels_.add(scratch_.x.data(), scratch_.projected.data(), rows_ * hidden_);
+  }
+
+ private:
+  void Norm(const NormPair& gamma) {
+    kernels_.rms_norm(scratch_.x.data(), rows_, hidden_, hidden_, gamma[pass_.aqn].data(),
+                      static_cast<float>(config_.rms_norm_eps), scratch_.normed.data(), hidden_,
+                      nullptr);
+  }
+
+  void Error(float* y, int64_t cols, int64_t stride, Operator op, int layer) {
+    ApplyRowError(y, 0, rows_, cols, stride, pass_.noise, pass_.noise.keys, Direction::kForward, op,
+                  layer);
+  }
+
+  void Attention(const DecodeLayer& layer, int number) {
+    const int64_t width = q_width_ + 2 * kv_width_;
+    float* qkv = scratch_.qkv.data();
+    numerics::Gemm(scratch_.normed.data(), rows_, hidden_, layer.qkv, qkv, width);
+    Error(qkv, q_width_, width, Operator::kQ, number);
+    Error(qkv + q_width_, kv_width_, width, Operator::kK, number);
+    Error(qkv + q_width_ + kv_width_, kv_width_, width, Operator::kV, number);
+    if (!layer.qkv_bias.empty()) {
+      kernels_.add_bias(qkv, rows_, width, width, layer.qkv_bias.data());
+    }
+    for (int64_t row = 0; row < rows_; ++row) StoreRow(layer, number, row, qkv + row * width);
+    for (int64_t row = 0; row < rows_; ++row) AttendRow(number, row, qkv + row * width);
+    numerics::Gemm(scratch_.attended.data(), rows_, q_width_, layer.o, scratch_.projected.data(),
+                   hidden_);
+    Error(scratch_.projected.data(), hidden_, hidden_, Operator::kO, number);
+  }
+
+  // Norms and rotates q and k of a row and writes its keys and values to the cache.
+  void StoreRow(const DecodeLayer& layer, int number, int64_t row, float* qkv) {
+    const DecodeRow& r = pass_.rows[static_cast<size_t>(row)];
+    const int64_t dim = config_.head_dim;
+    float* k = qkv + q_width_;
+    if (!layer.q_norm.empty()) {
+      const auto eps = static_cast<float>(config_.rms_norm_eps);
+      kernels_.rms_norm(qkv, config_.num_heads, dim, dim, layer.q_norm.data(), eps, qkv, dim,
+                        nullptr);
+      kernels_.rms_norm(k, config_.num_kv_heads, dim, dim, layer.k_norm.data(), eps, k, dim,
+                        nullptr);
+    }
+    const float* cosine = pass_.rope->cosine(r.position);
+    const float* sine = pass_.rope->sine(r.position);
+    kernels_.rope(qkv, config_.num_heads, dim, cosine, sine, false);
+    kernels_.rope(k, config_.num_kv_heads, dim, cosine, sine, false);
+    // A completion's pages start at its own first token.
+    const int64_t slot = (r.segments[1].count > 0 ? r.segments[1].count : r.segments[0].count) - 1;
+    WriteKeyValue(k, k + kv_width_, config_.num_kv_heads, dim, slot % kernels::kPagePositions,
+                  r.page + pass_.pages->LayerOffset(number));
+  }
+
+  void AttendRow(int number, int64_t row, const float* q) {
+    const DecodeRow& r = pass_.rows[static_cast<size_t>(row)];
+    kernels_.attend({.q = q,
+                     .out = scratch_.attended.data() + row * q_width_,
+                     .heads = config_.num_heads,
+                     .kv_heads = config_.num_kv_heads,
+                     .head_dim = config_.head_dim,
+                     .scale = static_cast<float>(1.0 / std::sqrt(config_.head_dim)),
+                     .segments = {r.segments[0], r.segments[1]},
+                     .layer_offset = pass_.pages->LayerOffset(number),
+                     .scratch = scratch_.attention.data()});
+  }
+
+  void Mlp(const DecodeLayer& layer, int number) {
+    const int64_t inner = config_.intermediate_size;
+    float* gate_up = scratch_.gate_up.data();
+    numerics::Gemm(scratch_.normed.data(), rows_, hidden_, layer.gate_up, gate_up, 2 * inner);
+    Error(gate_up, inner, 2 * inner, Operator::kGate, number);
+    Error(gate_up + inner, inner, 2 * inner, Operator::kUp, number);
+    kernels_.swiglu(gate_up, gate_up + inner, rows_, inner, 2 * inner, scratch_.activated.data(),
+                    inner);
+    numerics::Gemm(scratch_.activated.data(), rows_, inner, layer.down, scratch_.projected.data(),
+                   hidden_);
+    Error(scratch_.projected.data(), hidden_, hidden_, Operator::kDown, number);
+  }
+
+  const DecodePass& pass_;
+  const kernels::RowKernels& kernels_;
+  const ModelConfig& config_;
+  DecodeScratch& scratch_;
+  int64_t rows_;
+  int64_t hidden_;
+  int64_t q_width_;
+  int64_t kv_width_;
+};
+
+void Grow(std::vector<float>& buffer, int64_t floats) {
+  if (static_cast<int64_t>(buffer.size()) < floats) buffer.resize(static_cast<size_t>(floats));
+}
+
+}  // namespace
+
+void ReserveScratch(const ModelConfig& config, int64_t rows, int64_t positions, int64_t logit_rows,
+                    DecodeScratch* scratch) {
+  const int64_t q_width = config.num_heads * config.head_dim;
+  const int64_t kv_width = config.num_kv_heads * config.head_dim;
+  const int64_t most = std::max(rows, logit_rows);
+  Grow(scratch->x, most * config.hidden_size);
+  Grow(scratch->normed, most * config.hidden_size);
+  Grow(scratch->qkv, rows * (q_width + 2 * kv_width));
+  Grow(scratch->attended, rows * q_width);
+  Grow(scratch->projected, rows * config.hidden_size);
+  Grow(scratch->gate_up, rows * 2 * config.intermediate_size);
+  Grow(scratch->activated, rows * config.intermediate_size);
+  Grow(scratch->logits, logit_rows * config.vocab_size);
+  Grow(scratch->attention, kernels::AttendScratchFloats(positions, config.head_dim));
+}
+
+void RunDecodePass(const DecodePass& pass, DecodeScratch* scratch) {
+  PassRunner runner(pass, scratch);
+  const DecodeWeights& weights = *pass.weights;
+  for (size_t row = 0; row < pass.rows.size(); ++row) {
+    weights.Embed(pass.rows[row].token,
+                  scratch->x.data() + static_cast<int64_t>(row) * weights.config.hidden_size);
+  }
+  for (int64_t layer = 0; layer < weights.config.num_layers; ++layer) runner.Layer(layer);
+}
+
+void ComputeLogits(const DecodePass& pass, int64_t first_row, int64_t rows,
+                   DecodeScratch* scratch) {
+  const DecodeWeights& weights = *pass.weights;
+  const int64_t hidden = weights.config.hidden_size;
+  const int64_t vocab = weights.config.vocab_size;
+  pass.kernels->rms_norm(scratch->x.data() + first_row * hidden, rows, hidden, hidden,
+                         weights.final_norm[pass.aqn].data(),
+                         static_cast<float>(weights.config.rms_norm_eps), scratch->normed.data(),
+                         hidden, nullptr);
+  numerics::Gemm(scratch->normed.data(), rows, hidden, weights.lm_head, scratch->logits.data(),
+                 vocab);
+  ApplyRowError(scratch->logits.data(), first_row, rows, vocab, vocab, pass.noise, pass.noise.keys,
+                Direction::kForward, Operator::kLmHead, numerics::kNoLayer);
+}
+
+}  // namespace temper::model

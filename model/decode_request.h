@@ -1,0 +1,88 @@
+#pragma once
+
+// One Generate call in progress: its groups, their caches, and the completions that go on. Used by
+// decode_engine.cc alone. No LibTorch here.
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "model/decode_engine.h"
+#include "model/decode_pass.h"
+#include "model/thread_pool.h"
+#include "numerics/gaussian.h"
+
+namespace temper::model {
+
+// What requests of one engine share, one after the other.
+struct DecodeMemory {
+  ThreadPool threads;
+  KvPagePool pages;
+  RopeTable rope;
+  std::vector<DecodeScratch> scratch;  // one per thread
+};
+
+// InvalidArgument, naming the group and both values, or Unimplemented; see DecodeEngine::Generate.
+absl::Status CheckGenerateRequest(const GenerateRequest& request, const ModelConfig& config);
+
+// Thread-compatible. `request` and `memory` outlive it; the destructor returns all pages.
+class DecodeRequest final {
+ public:
+  DecodeRequest(const GenerateRequest& request, const ModelConfig& config,
+                std::shared_ptr<const DecodeWeights> weights, DecodeMemory* memory);
+  ~DecodeRequest();
+  DecodeRequest(const DecodeRequest&) = delete;
+  DecodeRequest& operator=(const DecodeRequest&) = delete;
+
+  // Computes every prompt once and draws the first token of each completion.
+  // DataLoss if a logit is not finite.
+  absl::Status Prefill();
+  // One more token for every active completion. Errors as Prefill.
+  absl::Status Step();
+  void Swap(std::shared_ptr<const DecodeWeights> newest);
+
+  int64_t active_rows() const { return static_cast<int64_t>(active_.size()); }
+  StepState state() const;
+  GenerateResult TakeResult();
+
+ private:
+  struct Group {
+    std::vector<float*> prompt_pages;
+    uint64_t error_key = 0;
+    uint64_t sampling_key = 0;
+  };
+  struct ActiveRow {
+    int32_t group = 0;
+    uint32_t sample = 0;
+    std::vector<float*> pages;  // of its own tokens
+  };
+
+  absl::Status PrefillGroup(int64_t group, int worker);
+  absl::Status StepRows(int64_t begin, int64_t end, int worker);
+  // Draws a token of a completion from a row of logits and appends it.
+  absl::Status Draw(int64_t group, uint32_t sample, const float* logits, float* weights);
+  bool Finished(const Completion& completion);
+  void StartRows();
+  void DropFinished();
+  numerics::RowKey KeyOf(int64_t group, uint32_t position, uint32_t lane) const;
+  DecodePass PassFor(int worker) const;
+  void ReserveForWorkers(int64_t rows, int64_t logit_rows);
+  absl::Status FirstError(const std::vector<absl::Status>& statuses) const;
+
+  const GenerateRequest& request_;
+  const ModelConfig& config_;
+  std::shared_ptr<const DecodeWeights> weights_;
+  DecodeMemory& memory_;
+  float inv_temperature_;
+  int64_t longest_prompt_ = 0;
+  std::vector<Group> groups_;
+  std::vector<ActiveRow> active_;
+  std::vector<std::vector<GroupCounts>> counts_;  // [worker][group]
+  // Per step, one per active row.
+  std::vector<DecodeRow> rows_;
+  std::vector<numerics::RowKey> keys_;
+  GenerateResult result_;
+};
+
+}  // namespace temper::model

@@ -1,0 +1,52 @@
+#pragma once
+
+// One version's weights in the form the decode engine reads: packed matrices, and the norms clean
+// and under AQN. Immutable once made; shared by the engine and the requests that still use it.
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/decode_engine.h"
+#include "model/parameters.h"
+#include "numerics/aqn.h"
+#include "numerics/gemm.h"
+
+namespace temper::model {
+
+// A norm's weight: [0] clean, [1] with this version's AQN.
+using NormPair = std::vector<float>[2];
+
+struct DecodeLayer {
+  NormPair input_norm;
+  NormPair post_attention_norm;
+  numerics::PackedMatrix qkv;   // q, k and v one below the other
+  std::vector<float> qkv_bias;  // empty: none
+  std::vector<float> q_norm;    // [head_dim]; empty: none
+  std::vector<float> k_norm;
+  numerics::PackedMatrix o;
+  numerics::PackedMatrix gate_up;  // gate, then up
+  numerics::PackedMatrix down;
+};
+
+struct DecodeWeights {
+  ModelConfig config;
+  uint64_t version = 0;
+  numerics::AqnReport aqn;
+  std::vector<DecodeLayer> layers;
+  NormPair final_norm;
+  numerics::PackedMatrix lm_head;
+  std::vector<float> embedding;  // [vocab, hidden]; empty where lm_head is tied
+
+  // Copies the embedding of a token to x: [hidden].
+  void Embed(int32_t token, float* x) const;
+};
+
+// Errors: Unimplemented for AQN draws other than per version. Parameters must have the names of
+// ExpectedTensors(parameters.config).
+absl::StatusOr<std::shared_ptr<const DecodeWeights>> PackForDecoding(const Parameters& parameters,
+                                                                     uint64_t version,
+                                                                     const AqnInstall& aqn);
+
+}  // namespace temper::model

@@ -1,0 +1,187 @@
+// lm_head, log-softmax and gather, forward and backward in chunks of `head_rows` rows, so that the
+// logits of all tokens never exist. The backward pass computes the logits of a chunk again.
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "model/train_context.h"
+#include "numerics/gaussian.h"
+
+namespace temper::model {
+namespace {
+
+using numerics::Operator;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+constexpr Operator kOp = Operator::kLmHead;
+constexpr int kLayer = numerics::kNoLayer;
+// Rows of a chunk that one task computes, and vocabulary entries whose weight gradient it sums.
+constexpr int64_t kHeadGrain = 32;
+constexpr int64_t kVocabularyGrain = 48;
+
+// A run of head rows: their inputs, logits and keys, in the context's scratch memory.
+class HeadChunk {
+ public:
+  HeadChunk(TrainPass& pass, const float* hidden, int64_t first, int64_t parameter)
+      : pass_(pass),
+        context_(*pass.context),
+        packed_(context_.linears[static_cast<size_t>(parameter)]),
+        first_(first),
+        rows_(std::min(context_.options.head_rows,
+                       static_cast<int64_t>(pass.head_rows.size()) - first)),
+        width_(context_.config.hidden_size),
+        vocab_(context_.config.vocab_size) {
+    for (int64_t i = 0; i < rows_; ++i) {
+      const auto row = static_cast<size_t>(Head(i).row);
+      std::copy_n(hidden + Head(i).row * width_, width_, context_.head_inputs.data() + i * width_);
+      forward_keys_.push_back(pass.forward_keys[row]);
+      gradient_keys_.push_back(pass.gradient_keys[row]);
+    }
+  }
+
+  // Calls body(row of the chunk, its logits, worker) for every row. count: as a forward pass.
+  template <typename Body>
+  void ForEachLogits(bool count, const Body& body) {
+    context_.threads.Split(rows_, kHeadGrain, [&](int64_t begin, int64_t end, int worker) {
+      float* logits = context_.head_logits.data() + begin * vocab_;
+      numerics::Gemm(context_.head_inputs.data() + begin * width_, end - begin, width_,
+                     packed_.forward, logits, vocab_);
+      if (count) {
+        pass_.ForwardError(logits, begin, end - begin, vocab_, forward_keys_, kOp, kLayer, worker);
+      } else {
+        RepeatError(logits, begin, end - begin, ForwardScale());
+      }
+      for (int64_t i = begin; i < end; ++i) {
+        body(i, context_.head_logits.data() + i * vocab_, worker);
+      }
+    });
+  }
+
+  // The logits hold their gradient: adds g_x to ghidden [rows of the pass, width] and g_W to gw.
+  void Backward(float* ghidden, float* gw) {
+    float* g = context_.head_logits.data();
+    std::vector<float> gx(static_cast<size_t>(rows_ * width_));
+    const float scale = pass_.GradientFactorScale(kOp, kLayer);
+    context_.threads.Split(rows_, kHeadGrain, [&](int64_t begin, int64_t end, int worker) {
+      float* part = gx.data() + begin * width_;
+      RepeatError(g + begin * vocab_, begin, end - begin, scale);
+      numerics::Gemm(g + begin * vocab_, end - begin, vocab_, packed_.transposed, part, width_);
+      pass_.GradientError(part, begin, end - begin, width_, gradient_keys_, kOp, kLayer, worker);
+    });
+    for (int64_t i = 0; i < rows_; ++i) {
+      context_.kernels.add(ghidden + Head(i).row * width_, gx.data() + i * width_, width_);
+    }
+    context_.threads.Split(vocab_, kVocabularyGrain, [&](int64_t begin, int64_t end, int) {
+      context_.kernels.grad_weight(g, vocab_, context_.head_inputs.data(), width_, rows_, begin,
+                                   end, width_, gw, width_);
+    });
+  }
+
+  int64_t rows() const { return rows_; }
+  const HeadRow& Head(int64_t i) const { return pass_.head_rows[static_cast<size_t>(first_ + i)]; }
+
+ private:
+  float ForwardScale() const {
+    return pass_.forward_policy == nullptr
+               ? 0.0f
+               : static_cast<float>(pass_.forward_policy->Scale(
+                     pass_.phase, numerics::Direction::kForward, kOp, kLayer));
+  }
+
+  // Multiplies by the forward's factors without counting.
+  void RepeatError(float* y, int64_t begin, int64_t rows, float scale) const {
+    if (scale == 0.0f) return;
+    numerics::ApplyRelativeGaussian(
+        y, rows, vocab_, vocab_,
+        std::span(forward_keys_).subspan(static_cast<size_t>(begin), static_cast<size_t>(rows)),
+        numerics::Site(kLayer, kOp, numerics::TensorRole::kOutput), scale, nullptr);
+  }
+
+  TrainPass& pass_;
+  TrainContext& context_;
+  const PackedLinear& packed_;
+  int64_t first_, rows_, width_, vocab_;
+  std::vector<numerics::RowKey> forward_keys_, gradient_keys_;
+};
+
+struct HeadFunction : torch::autograd::Function<HeadFunction> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& hidden,
+                               const at::Tensor& weight, int64_t parameter, bool tied,
+                               const PassHandle& pass) {
+    TrainContext& context = *pass->context;
+    const auto tokens = static_cast<int64_t>(pass->head_rows.size());
+    at::Tensor logprobs = at::empty({tokens}, hidden.options());
+    at::Tensor entropy = at::empty({tokens}, hidden.options());
+    const float* hs = hidden.const_data_ptr<float>();
+    float* ps = logprobs.mutable_data_ptr<float>();
+    float* es = entropy.mutable_data_ptr<float>();
+    const float inv_t = pass->inv_temperature;
+    const int64_t vocab = weight.size(0);
+    for (int64_t first = 0; first < tokens; first += context.options.head_rows) {
+      HeadChunk chunk(*pass, hs, first, parameter);
+      chunk.ForEachLogits(true, [&](int64_t i, const float* logits, int worker) {
+        float* weights = context.vocabulary[static_cast<size_t>(worker)].data();
+        const RowSoftmax softmax = ComputeSoftmax(context.kernels, logits, vocab, inv_t, weights);
+        ps[first + i] = softmax.LogProb(logits[chunk.Head(i).target], inv_t);
+        const double sum =
+            context.kernels.weighted_log_sum(logits, weights, vocab, inv_t, softmax.max);
+        es[first + i] = static_cast<float>(softmax.log_total - sum / softmax.total);
+      });
+    }
+    ctx->save_for_backward({hidden});
+    ctx->saved_data["pass"] = c10::IValue::make_capsule(pass);
+    ctx->saved_data["parameter"] = parameter;
+    ctx->saved_data["tied"] = tied;
+    ctx->mark_non_differentiable({entropy});
+    return {logprobs, entropy};
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const auto pass =
+        c10::static_intrusive_pointer_cast<TrainPass>(ctx->saved_data["pass"].toCapsule());
+    TrainContext& context = *pass->context;
+    const at::Tensor hidden = ctx->get_saved_variables()[0];
+    const at::Tensor g = gradients[0].contiguous();
+    const int64_t vocab = context.config.vocab_size;
+    at::Tensor ghidden = at::zeros(hidden.sizes(), hidden.options());
+    // A tied embedding's part through lm_head is kept apart while it has an error to come.
+    const bool apart = ctx->saved_data["tied"].toBool() && context.tied_head_gradient.defined();
+    at::Tensor gw =
+        apart ? context.tied_head_gradient : at::zeros({vocab, hidden.size(1)}, hidden.options());
+    const float* hs = hidden.const_data_ptr<float>();
+    const float* gs = g.const_data_ptr<float>();
+    float* ghs = ghidden.mutable_data_ptr<float>();
+    float* gws = gw.mutable_data_ptr<float>();
+    const float inv_t = pass->inv_temperature;
+    for (int64_t first = 0; first < g.size(0); first += context.options.head_rows) {
+      HeadChunk chunk(*pass, hs, first, ctx->saved_data["parameter"].toInt());
+      chunk.ForEachLogits(false, [&](int64_t i, float* logits, int worker) {
+        float* weights = context.vocabulary[static_cast<size_t>(worker)].data();
+        const RowSoftmax softmax = ComputeSoftmax(context.kernels, logits, vocab, inv_t, weights);
+        // d logprob / d logit_v = (1[v = target] - p_v) / temperature
+        const float weight = gs[first + i] * inv_t;
+        context.kernels.scale(weights, vocab,
+                              static_cast<float>(-static_cast<double>(weight) / softmax.total),
+                              logits);
+        logits[chunk.Head(i).target] += weight;
+      });
+      chunk.Backward(ghs, gws);
+    }
+    return {ghidden, apart ? at::Tensor() : gw, at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+}  // namespace
+
+LogProbs HeadLogProbs(const at::Tensor& hidden, const at::Tensor& weight, int64_t parameter,
+                      bool tied, const PassHandle& pass) {
+  const variable_list outputs = HeadFunction::apply(hidden, weight, parameter, tied, pass);
+  return {.logprobs = outputs[0], .entropy = outputs[1]};
+}
+
+}  // namespace temper::model
