@@ -126,6 +126,7 @@ absl::StatusOr<numerics::AqnPlan> AqnPlanFromConfig(const v1::RunConfig& config,
               : aqn.draw() == "per_worker" ? numerics::AqnDrawScope::kPerWorker
                                            : numerics::AqnDrawScope::kPerVersion;
   plan.in_learner = aqn.where() == "both";
+  plan.final_norm = aqn.final_norm();
   const v1::LayerSigmaConfig& layers = aqn.layer_sigma_config();
   plan.layers.enabled = layers.enabled();
   plan.layers.default_multiplier = layers.default_multiplier();

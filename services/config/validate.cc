@@ -194,8 +194,6 @@ std::vector<std::string> Unbuilt(const v1::RunConfig& config) {
        absl::StrCat("trainer.noise_injection.draw ", t.noise_injection().draw()));
   note(t.noise_injection().enabled() && t.noise_injection().where() != "rollout",
        absl::StrCat("trainer.noise_injection.where ", t.noise_injection().where()));
-  note(t.noise_injection().enabled() && !t.noise_injection().final_norm(),
-       "trainer.noise_injection.final_norm false");
   note(t.dapo().kl_coefficient() != 0, "trainer.dapo.kl_coefficient above 0 (a reference model)");
   note(config.rollout().device() == "cuda" || t.device() == "cuda", "device cuda");
   note(config.rollout().kv_after_swap() == "recompute", "rollout.kv_after_swap recompute");
