@@ -102,4 +102,4 @@ class PlantedViolations(unittest.TestCase):
 
 if __name__ == "__main__":
     sys.dont_write_bytecode = True
-    unittest.main()
+    unittest.main(verbosity=2)
