@@ -9,7 +9,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "grpcpp/support/server_callback.h"
 #include "orchestrator/coordinator.h"
 #include "services/base/clock.h"
 #include "services/rpc/reply.h"
