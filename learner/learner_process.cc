@@ -156,10 +156,7 @@ absl::Status LearnerProcess::OpenTimeline() {
   request.set_member_id(membership_->member_id());
   request.set_incarnation(membership_->incarnation());
   request.set_resume_step(step);
-  if (last_commit_.has_value()) {
-    *request.mutable_last_commit() = *last_commit_;
-    request.set_has_last_commit(true);
-  }
+  if (last_commit_.has_value()) *request.mutable_last_commit() = *last_commit_;
   TEMPER_ASSIGN_OR_RETURN(const v1::BeginTimelineReply reply,
                           orchestrator_->BeginTimeline(request, absl::Now() + kBeginPatience));
   timeline_ = reply.timeline();

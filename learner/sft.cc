@@ -13,24 +13,13 @@
 #include "learner/policy_files.h"
 #include "learner/policy_trainer.h"
 #include "nlohmann/json.hpp"
+#include "prompts/dataset_config.h"
 #include "prompts/prompt_source.h"
 #include "services/base/log.h"
 #include "services/base/status_macros.h"
 
 namespace temper::learner {
 namespace {
-
-prompts::DatasetOptions DatasetOf(const v1::DatasetConfig& dataset) {
-  return {.name = dataset.name(),
-          .path = dataset.path(),
-          .prompt_suffix = dataset.prompt_suffix(),
-          .train_problems = dataset.train_problems(),
-          .seed = dataset.seed(),
-          .min_steps = dataset.min_steps(),
-          .max_steps = dataset.max_steps(),
-          .max_number = dataset.max_number(),
-          .wrong_share = dataset.wrong_share()};
-}
 
 // What one optimizer step of cross-entropy did.
 struct SftStep {
@@ -69,6 +58,8 @@ class SftRun {
 
 absl::StatusOr<std::vector<model::TrainGroup>> SftRun::ProblemsOf(uint64_t step) const {
   const uint64_t count = options_.config.trainer().sft().problems_per_step();
+  // As the rollout worker encodes its prompts.
+  const bool parse_special = files_.chat_template.kind != model::ChatTemplate::Kind::kPlain;
   std::vector<model::TrainGroup> groups;
   for (uint64_t i = 0; i < count; ++i) {
     uint64_t index = step * count + i;
@@ -78,8 +69,7 @@ absl::StatusOr<std::vector<model::TrainGroup>> SftRun::ProblemsOf(uint64_t step)
                             model::RenderPrompt(files_.chat_template, problem.prompt));
     model::TrainGroup group;
     group.group_index = step * count + i;
-    TEMPER_ASSIGN_OR_RETURN(group.prompt_ids,
-                            files_.tokenizer->Encode(prompt, /*parse_special=*/true));
+    TEMPER_ASSIGN_OR_RETURN(group.prompt_ids, files_.tokenizer->Encode(prompt, parse_special));
     TEMPER_ASSIGN_OR_RETURN(std::vector<int32_t> solution,
                             files_.tokenizer->Encode(problem.answer_text, /*parse_special=*/false));
     solution.push_back(trainer_->parameters().config.eos_token_ids.front());
@@ -177,7 +167,8 @@ absl::Status SftRun::Run() {
 absl::Status CheckNoLeak(const v1::RunConfig& config, const prompts::PromptSource& problems) {
   TEMPER_ASSIGN_OR_RETURN(
       const std::unique_ptr<prompts::PromptSource> evaluation,
-      prompts::CreatePromptSource(DatasetOf(config.dataset()), prompts::Split::kEval));
+      prompts::CreatePromptSource(prompts::DatasetOptionsFromConfig(config.dataset()),
+                                  prompts::Split::kEval));
   const uint64_t read =
       config.trainer().total_updates() * config.trainer().sft().problems_per_step();
   // Evaluation takes the first questions of its split: 1,319 as GSM8K's test file, or as
@@ -199,7 +190,8 @@ absl::Status RunStandaloneSft(const SftOptions& options) {
   }
   TEMPER_ASSIGN_OR_RETURN(
       std::unique_ptr<prompts::PromptSource> problems,
-      prompts::CreatePromptSource(DatasetOf(config.dataset()), prompts::Split::kWarmStart));
+      prompts::CreatePromptSource(prompts::DatasetOptionsFromConfig(config.dataset()),
+                                  prompts::Split::kWarmStart));
   TEMPER_RETURN_IF_ERROR(CheckNoLeak(config, *problems));
   TEMPER_ASSIGN_OR_RETURN(std::unique_ptr<PolicyTrainer> trainer,
                           MakeTrainer(learner, config.model().path(), options.resume_from,
