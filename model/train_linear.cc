@@ -7,6 +7,9 @@
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+#include <optional>
+
 #include "model/train_context.h"
 #include "numerics/gaussian.h"
 
@@ -30,13 +33,13 @@ void MultiplyByFactor(const TrainPass& pass, const LinearSite& site, int64_t beg
 
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
-                            const at::Tensor& bias, const LinearSite& site,
+                            const std::optional<at::Tensor>& bias, const LinearSite& site,
                             const PassHandle& pass) {
     TrainContext& context = *pass->context;
     const int64_t rows = x.size(0), in = weight.size(1), out = weight.size(0);
     at::Tensor y = at::empty({rows, out}, x.options());
     const float* xs = x.const_data_ptr<float>();
-    const float* b = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
+    const float* b = bias.has_value() ? bias->const_data_ptr<float>() : nullptr;
     float* ys = y.mutable_data_ptr<float>();
     const PackedLinear& packed = context.linears[static_cast<size_t>(site.parameter)];
     context.threads.Split(rows, kRowGrain, [&](int64_t begin, int64_t end, int worker) {
@@ -51,7 +54,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     ctx->saved_data["op"] = static_cast<int64_t>(site.op);
     ctx->saved_data["layer"] = static_cast<int64_t>(site.layer);
     ctx->saved_data["parameter"] = site.parameter;
-    ctx->saved_data["bias"] = bias.defined();
+    ctx->saved_data["bias"] = bias.has_value();
     return y;
   }
 
@@ -118,7 +121,9 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
 
 at::Tensor LinearRows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       const LinearSite& site, const PassHandle& pass) {
-  return LinearFunction::apply(x, weight, bias, site, pass);
+  const std::optional<at::Tensor> bias_if_any =
+      bias.defined() ? std::optional<at::Tensor>(bias) : std::nullopt;
+  return LinearFunction::apply(x, weight, bias_if_any, site, pass);
 }
 
 }  // namespace temper::model

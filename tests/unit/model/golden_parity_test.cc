@@ -1,0 +1,121 @@
+// Against transformers and PyTorch autograd, by the files of tests/golden (tools/golden made them).
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <string>
+
+#include "model/decode_engine.h"
+#include "model/io/loader.h"
+#include "model/score_sequences.h"
+#include "model/train_forward.h"
+#include "nlohmann/json.hpp"
+#include "tests/support/status_matchers.h"
+
+namespace temper::model {
+namespace {
+
+using temper::testing::IsOk;
+
+nlohmann::json ReadGolden(const std::string& name) {
+  std::ifstream file("tests/golden/" + name);
+  EXPECT_TRUE(file.good()) << name;
+  return nlohmann::json::parse(file);
+}
+
+Parameters LoadGolden(const std::string& name) {
+  return ParametersFromModel(LoadModel("tests/golden/" + name).value()).value();
+}
+
+class TinyModels : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(TinyModels, DistributionsAgreeWithTransformers) {
+  const Parameters parameters = LoadGolden(GetParam());
+  const int64_t vocab = parameters.config.vocab_size;
+  auto model = TrainModel::Create(parameters, {}).value();
+  for (const nlohmann::json& sequence : ReadGolden(GetParam() + "/expected.json")["sequences"]) {
+    const auto ids = sequence["ids"].get<std::vector<int32_t>>();
+    double worst = 0.0;
+    for (size_t length = 1; length <= ids.size(); ++length) {
+      TrainGroup group = {.prompt_ids = {ids.begin(), ids.begin() + static_cast<long>(length)}};
+      for (int32_t id = 0; id < vocab; ++id) {
+        group.completions.push_back({static_cast<uint32_t>(id), {id}});
+      }
+      const LogProbs pass = model->Forward({&group, 1}, {.gradients = false}, nullptr).value();
+      const auto logits = sequence["logits"][length - 1].get<std::vector<double>>();
+      double total = 0.0;
+      for (double logit : logits) total += std::exp(logit);
+      for (int64_t id = 0; id < vocab; ++id) {
+        const double expected = logits[static_cast<size_t>(id)] - std::log(total);
+        worst = std::max(worst, std::abs(expected - pass.logprobs.data_ptr<float>()[id]));
+      }
+    }
+    EXPECT_LT(worst, 1e-4);
+  }
+}
+
+TEST_P(TinyModels, ScoresAndGreedyTokensAgreeWithTransformers) {
+  const Parameters parameters = LoadGolden(GetParam());
+  auto engine = DecodeEngine::Create({.config = parameters.config}).value();
+  ASSERT_TRUE(engine->Install(parameters, 0, {}).ok());
+  for (const nlohmann::json& sequence : ReadGolden(GetParam() + "/expected.json")["sequences"]) {
+    const auto ids = sequence["ids"].get<std::vector<int32_t>>();
+    const auto scores =
+        ScoreSequences(parameters, std::vector<std::vector<int32_t>>{ids}, 1).value()[0];
+    const auto expected = sequence["logprobs"].get<std::vector<float>>();
+    ASSERT_EQ(scores.size(), expected.size());
+    for (size_t i = 0; i < scores.size(); ++i) EXPECT_NEAR(scores[i], expected[i], 1e-4) << i;
+    const auto greedy = sequence["greedy"].get<std::vector<int32_t>>();
+    const GenerateResult result =
+        engine
+            ->Generate({.groups = {{.prompt_ids = ids}},
+                        .max_completion_tokens = static_cast<uint32_t>(greedy.size()),
+                        .temperature = 0.0})
+            .value();
+    EXPECT_EQ(result.groups[0].completions[0].token_ids, greedy);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, TinyModels,
+                         ::testing::Values("tiny_qwen2", "tiny_llama", "tiny_qwen3"));
+
+TEST(GoldenGradients, OfASupervisedStepAgreeWithAutograd) {
+  const nlohmann::json golden = ReadGolden("dapo_step.json");
+  auto model = TrainModel::Create(LoadGolden(golden["model"]), {.threads = 2}).value();
+  std::vector<TrainGroup> groups;
+  for (const nlohmann::json& sample : golden["samples"]) {
+    const auto index = sample["group"].get<uint64_t>();
+    if (groups.empty() || groups.back().group_index != index) {
+      groups.push_back({.group_index = index, .prompt_ids = sample["prompt_ids"]});
+    }
+    std::vector<TrainCompletion>& completions = groups.back().completions;
+    completions.push_back({static_cast<uint32_t>(completions.size()), sample["completion_ids"]});
+  }
+  const LogProbs pass = model->Forward(groups, {}, nullptr).value();
+  // The supervised loss is the mean of -log p over all completion tokens; it knows no mask.
+  const int64_t tokens = pass.logprobs.numel();
+  double loss = 0.0;
+  for (int64_t i = 0; i < tokens; ++i) {
+    loss -= double{pass.logprobs.data_ptr<float>()[i]} / static_cast<double>(tokens);
+  }
+  const std::vector<float> weight(static_cast<size_t>(tokens), -1.0f / static_cast<float>(tokens));
+  EXPECT_NEAR(loss, golden["sft"]["loss"].get<double>(), 1e-4);
+  ASSERT_THAT(model->Backward(pass, weight, nullptr), IsOk());
+  for (const auto& [name, expected] : golden["sft"]["gradients"].items()) {
+    const at::Tensor gradient = model->parameters().Get(name).grad();
+    const float* values = gradient.data_ptr<float>();
+    double norm = 0.0;
+    for (int64_t i = 0; i < gradient.numel(); ++i) norm += double{values[i]} * values[i];
+    const double expected_norm = expected["norm"];
+    EXPECT_NEAR(std::sqrt(norm), expected_norm, 1e-4 * expected_norm + 1e-6) << name;
+    for (size_t i = 0; i < expected["indices"].size(); ++i) {
+      EXPECT_NEAR(values[expected["indices"][i].get<int64_t>()],
+                  expected["values"][i].get<double>(), 1e-4 * expected_norm)
+          << name;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace temper::model

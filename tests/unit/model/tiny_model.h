@@ -1,0 +1,67 @@
+#pragma once
+
+// A small model with every option on, and an error policy, for the tests of this room.
+
+#include <cstdint>
+#include <vector>
+
+#include "model/parameters.h"
+#include "numerics/noise_policy.h"
+
+namespace temper::model {
+
+// Odd sizes on purpose: a head dimension and a vocabulary that are no multiples of 16.
+inline ModelConfig TinyConfig() {
+  ModelConfig config;
+  config.architecture = "Qwen2ForCausalLM";
+  config.vocab_size = 83;
+  config.hidden_size = 40;
+  config.num_layers = 2;
+  config.num_heads = 4;
+  config.num_kv_heads = 2;
+  config.head_dim = 10;
+  config.intermediate_size = 56;
+  config.rms_norm_eps = 1e-6;
+  config.tie_word_embeddings = true;
+  config.qkv_bias = true;
+  config.max_position_embeddings = 256;
+  config.initializer_range = 0.3;
+  return config;
+}
+
+// Weights of TinyConfig-like models, biases and norms off their initial values.
+inline Parameters TinyParameters(const ModelConfig& config, uint64_t seed = 1) {
+  Parameters parameters = InitializeParameters(config, seed).value();
+  for (auto& [name, tensor] : parameters.named) {
+    if (tensor.dim() != 1) continue;
+    float* values = tensor.data_ptr<float>();
+    for (int64_t i = 0; i < tensor.numel(); ++i) {
+      values[i] += 0.1f * static_cast<float>((i * 7 + static_cast<int64_t>(seed)) % 5 - 2);
+    }
+  }
+  return parameters;
+}
+
+inline numerics::NoisePolicy TinyPolicy(
+    double scale, bool with_lm_head = false,
+    numerics::ErrorGradient gradient = numerics::ErrorGradient::kPathwise) {
+  numerics::NoiseSpec spec;
+  spec.enabled = true;
+  spec.error_scale = scale;
+  spec.error_gradient = gradient;
+  if (with_lm_head) {
+    spec.target_modules = {"q", "k", "v", "o", "gate", "up", "down", "lm_head"};
+  }
+  return numerics::NoisePolicy::Create(spec, {.num_layers = 2}).value();
+}
+
+// A prompt of `length` tokens.
+inline std::vector<int32_t> TinyPrompt(int64_t length, int64_t vocab, int64_t salt = 0) {
+  std::vector<int32_t> ids;
+  for (int64_t i = 0; i < length; ++i) {
+    ids.push_back(static_cast<int32_t>((i * 37 + salt * 11 + 5) % vocab));
+  }
+  return ids;
+}
+
+}  // namespace temper::model
