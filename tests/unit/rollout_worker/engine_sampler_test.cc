@@ -1,0 +1,99 @@
+#include "rollout_worker/engine_sampler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "model/parameters.h"
+#include "services/config/run_config.h"
+#include "tests/support/status_matchers.h"
+
+namespace temper::rollout_worker {
+namespace {
+
+using ::temper::testing::IsOk;
+using ::temper::testing::StatusIs;
+
+class EngineSamplerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto config = config::LoadRunConfig("recipes/quickstart.yaml", {});
+    ASSERT_THAT(config, IsOk());
+    auto setup = LoadRunSetup("run-1", *config);
+    ASSERT_THAT(setup, IsOk());
+    setup_ = *std::move(setup);
+    parameters_ = *model::InitializeParameters(setup_->model, 3);
+  }
+
+  std::shared_ptr<const weights::WeightVersion> Publish(uint64_t version, double sigma) {
+    std::vector<weights::PublishedTensor> tensors;
+    for (const auto& [name, view] : model::ViewsOf(parameters_)) {
+      tensors.push_back(
+          {.spec = {name, view.shape, "float32"}, .bytes = std::as_bytes(view.values)});
+    }
+    return *weights::BuildVersion({.run_id = "run-1",
+                                   .timeline = 1,
+                                   .version = version,
+                                   .aqn_sigma = sigma,
+                                   .aqn_step = version},
+                                  tensors, 1 << 16);
+  }
+
+  model::GenerateRequest Request(bool aqn) {
+    return {.groups = {{.scope = 4, .prompt_ids = {5, 6, 7}, .samples = 2}},
+            .max_completion_tokens = 6,
+            .stop_ids = setup_->stop_ids,
+            .seed = 1,
+            .policy = &setup_->policy,
+            .aqn = aqn};
+  }
+
+  std::unique_ptr<RunSetup> setup_;
+  model::Parameters parameters_;
+};
+
+TEST_F(EngineSamplerTest, SamplesWithTheReceivedBytesAsAnEngineWithTheModelItself) {
+  auto sampler = MakeEngineSampler(*setup_);
+  ASSERT_THAT(sampler, IsOk());
+  const auto report = (*sampler)->Install(*Publish(7, 0.05));
+  ASSERT_THAT(report, IsOk());
+  EXPECT_EQ(report->sigma, 0.05);
+  EXPECT_GT(report->norms_touched, 0);
+
+  auto engine = model::DecodeEngine::Create({.config = setup_->model});
+  ASSERT_THAT(engine, IsOk());
+  const auto direct = (*engine)->Install(
+      parameters_, 7,
+      {.plan = &setup_->aqn, .sigma = 0.05, .step = 7, .run_seed = setup_->config.seed()});
+  ASSERT_THAT(direct, IsOk());
+  EXPECT_EQ(report->checksum, direct->checksum);
+
+  for (const bool aqn : {false, true}) {
+    const auto received = (*sampler)->Generate(Request(aqn), {});
+    const auto expected = (*engine)->Generate(Request(aqn), {});
+    ASSERT_THAT(received, IsOk());
+    ASSERT_THAT(expected, IsOk());
+    for (size_t sample = 0; sample < 2; ++sample) {
+      const model::Completion& a = received->groups[0].completions[sample];
+      const model::Completion& b = expected->groups[0].completions[sample];
+      EXPECT_EQ(a.token_ids, b.token_ids);
+      EXPECT_EQ(a.logprobs, b.logprobs);
+      EXPECT_EQ(a.versions.front().version, 7u);
+    }
+  }
+}
+
+TEST_F(EngineSamplerTest, InstallsNothingOfAVersionThatLacksATensor) {
+  auto sampler = MakeEngineSampler(*setup_);
+  ASSERT_THAT(sampler, IsOk());
+  const float one[] = {1.0F};
+  const std::vector<weights::PublishedTensor> tensors = {
+      {.spec = {"model.norm.weight", {1}, "float32"}, .bytes = std::as_bytes(std::span(one))}};
+  const auto version = weights::BuildVersion({.run_id = "run-1"}, tensors, 100);
+  ASSERT_THAT(version, IsOk());
+  EXPECT_THAT((*sampler)->Install(**version), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT((*sampler)->Generate(Request(false), {}),
+              StatusIs(absl::StatusCode::kFailedPrecondition));
+}
+
+}  // namespace
+}  // namespace temper::rollout_worker

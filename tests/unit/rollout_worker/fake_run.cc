@@ -1,0 +1,365 @@
+#include "tests/unit/rollout_worker/fake_run.h"
+
+#include <utility>
+
+#include "services/rpc/reply.h"
+
+namespace temper::rollout_worker {
+namespace {
+
+constexpr absl::Duration kPatience = absl::Seconds(20);
+
+}  // namespace
+
+class FakeRun::Orchestrator final : public v1::OrchestratorService::CallbackService {
+ public:
+  explicit Orchestrator(FakeRun* run) : run_(run) {}
+
+  grpc::ServerUnaryReactor* Join(grpc::CallbackServerContext* context, const v1::JoinRequest*,
+                                 v1::JoinReply* reply) override {
+    return rpc::Reply(context, nullptr, "Join", [&] {
+      absl::MutexLock lock(&run_->mutex_);
+      reply->set_run_id("run-1");
+      reply->set_timeline(run_->timeline_);
+      *reply->mutable_config() = run_->config_;
+      reply->set_heartbeat_seconds(0.02);
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::ServerUnaryReactor* Heartbeat(grpc::CallbackServerContext* context,
+                                      const v1::HeartbeatRequest* request,
+                                      v1::HeartbeatReply* reply) override {
+    return rpc::Reply(context, nullptr, "Heartbeat", [&] {
+      absl::MutexLock lock(&run_->mutex_);
+      run_->heard_.holding = {request->holding().begin(), request->holding().end()};
+      reply->set_state(run_->state_);
+      reply->set_timeline(run_->timeline_);
+      if (run_->manifest_.has_value()) {
+        reply->set_has_version(true);
+        reply->set_latest_version(run_->manifest_->version());
+      }
+      AddPeer(reply, v1::ROLE_REWARD_SERVER, "reward", run_->reward_server_->address());
+      AddPeer(reply, v1::ROLE_LEARNER, "learner", run_->learner_server_->address());
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::ServerUnaryReactor* Leave(grpc::CallbackServerContext* context, const v1::LeaveRequest*,
+                                  v1::LeaveReply*) override {
+    return rpc::Reply(context, nullptr, "Leave", [&] {
+      absl::MutexLock lock(&run_->mutex_);
+      run_->heard_.left = true;
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::ServerUnaryReactor* AcquireWork(grpc::CallbackServerContext* context,
+                                        const v1::AcquireWorkRequest* request,
+                                        v1::AcquireWorkReply* reply) override {
+    return rpc::Reply(context, nullptr, "AcquireWork", [&] {
+      absl::MutexLock lock(&run_->mutex_);
+      run_->heard_.acquired.push_back(*request);
+      reply->set_timeline(run_->timeline_);
+      reply->set_has_version(run_->manifest_.has_value());
+      if (run_->manifest_.has_value()) reply->set_latest_version(run_->manifest_->version());
+      const bool suits = !run_->leases_.empty() && request->has_version() &&
+                         request->acknowledged_timeline() == run_->leases_.front().timeline() &&
+                         request->acknowledged_version() >= run_->leases_.front().version();
+      if (suits) {
+        *reply->mutable_lease() = std::move(run_->leases_.front());
+        run_->leases_.pop_front();
+      }
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::ServerUnaryReactor* CompleteWork(grpc::CallbackServerContext* context,
+                                         const v1::CompleteWorkRequest* request,
+                                         v1::CompleteWorkReply*) override {
+    return rpc::Reply(context, nullptr, "CompleteWork", [&] {
+      absl::MutexLock lock(&run_->mutex_);
+      run_->heard_.completed.insert(run_->heard_.completed.end(), request->attempts().begin(),
+                                    request->attempts().end());
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::ServerUnaryReactor* ReportEvalItem(grpc::CallbackServerContext* context,
+                                           const v1::ReportEvalItemRequest* request,
+                                           v1::ReportEvalItemReply* reply) override {
+    return rpc::Reply(context, nullptr, "ReportEvalItem", [&] {
+      absl::MutexLock lock(&run_->mutex_);
+      run_->heard_.reports.push_back(*request);
+      reply->set_recorded(true);
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::ServerUnaryReactor* AcknowledgeWeights(grpc::CallbackServerContext* context,
+                                               const v1::AcknowledgeWeightsRequest* request,
+                                               v1::AcknowledgeWeightsReply* reply) override {
+    return rpc::Reply(context, nullptr, "AcknowledgeWeights", [&] {
+      absl::MutexLock lock(&run_->mutex_);
+      run_->heard_.acknowledged.push_back(*request);
+      reply->set_accepted(true);
+      return absl::OkStatus();
+    });
+  }
+
+  grpc::ServerUnaryReactor* GetManifest(grpc::CallbackServerContext* context,
+                                        const v1::GetManifestRequest* request,
+                                        v1::GetManifestReply* reply) override {
+    return rpc::Reply(context, nullptr, "GetManifest", [&]() -> absl::Status {
+      absl::MutexLock lock(&run_->mutex_);
+      if (!run_->manifest_.has_value() || run_->manifest_->version() != request->version()) {
+        return absl::NotFoundError("no such version");
+      }
+      *reply->mutable_manifest() = *run_->manifest_;
+      return absl::OkStatus();
+    });
+  }
+
+ private:
+  static void AddPeer(v1::HeartbeatReply* reply, v1::Role role, const std::string& name,
+                      const std::string& address) {
+    v1::Peer& peer = *reply->add_peers();
+    peer.set_role(role);
+    peer.set_member_id(name);
+    peer.set_address(address);
+    peer.set_healthy(true);
+  }
+
+  FakeRun* const run_;
+};
+
+class FakeRun::Reward final : public v1::RewardService::CallbackService {
+ public:
+  explicit Reward(FakeRun* run) : run_(run) {}
+  grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context,
+                                  const v1::ScoreRequest* request, v1::ScoreReply* reply) override {
+    return rpc::Reply(context, nullptr, "Score", [&]() -> absl::Status {
+      absl::MutexLock lock(&run_->mutex_);
+      if (run_->scoring_failures_ > 0) {
+        --run_->scoring_failures_;
+        return absl::UnavailableError("down");
+      }
+      run_->heard_.scored.push_back(*request);
+      for (int i = 0; i < request->items_size(); ++i) reply->add_scores()->set_reward(i % 2);
+      return absl::OkStatus();
+    });
+  }
+
+ private:
+  FakeRun* const run_;
+};
+
+class FakeRun::Learner final : public v1::LearnerService::CallbackService {
+ public:
+  explicit Learner(FakeRun* run) : run_(run) {}
+  grpc::ServerUnaryReactor* SubmitGroup(grpc::CallbackServerContext* context,
+                                        const v1::SubmitGroupRequest* request,
+                                        v1::SubmitGroupReply* reply) override {
+    return rpc::Reply(context, nullptr, "SubmitGroup", [&]() -> absl::Status {
+      absl::MutexLock lock(&run_->mutex_);
+      if (run_->submit_failures_ > 0) {
+        --run_->submit_failures_;
+        return absl::UnavailableError("down");
+      }
+      run_->heard_.submitted.push_back(*request);
+      reply->set_verdict(run_->verdict_);
+      return absl::OkStatus();
+    });
+  }
+
+ private:
+  FakeRun* const run_;
+};
+
+FakeRun::FakeRun(v1::RunConfig config, uint64_t noise_id)
+    : noise_id_(noise_id), config_(std::move(config)) {
+  orchestrator_ = std::make_unique<Orchestrator>(this);
+  reward_ = std::make_unique<Reward>(this);
+  learner_ = std::make_unique<Learner>(this);
+  weights_ = std::make_unique<weights::WeightServiceImpl>(
+      weights::WeightServiceOptions{.source = &source_});
+  reward_server_ = *rpc::RpcServer::Create({.services = {reward_.get()}});
+  learner_server_ = *rpc::RpcServer::Create({.services = {learner_.get(), weights_.get()}});
+  orchestrator_server_ = *rpc::RpcServer::Create({.services = {orchestrator_.get()}});
+}
+
+FakeRun::~FakeRun() {
+  orchestrator_server_->Shutdown(absl::ZeroDuration());
+  learner_server_->Shutdown(absl::ZeroDuration());
+  reward_server_->Shutdown(absl::ZeroDuration());
+}
+
+void FakeRun::Publish(uint64_t timeline, uint64_t version, bool damage) {
+  const float values[] = {1.0F, static_cast<float>(version)};
+  const std::vector<weights::PublishedTensor> tensors = {
+      {.spec = {"w", {2}, "float32"}, .bytes = std::as_bytes(std::span(values))}};
+  absl::MutexLock lock(&mutex_);
+  auto whole = *weights::BuildVersion({.run_id = "run-1",
+                                       .timeline = timeline,
+                                       .version = version,
+                                       .noise_id = noise_id_,
+                                       .source_address = learner_server_->address()},
+                                      tensors, 1 << 20);
+  source_.Publish(whole);
+  timeline_ = timeline;
+  manifest_ = whole->manifest();
+  if (!damage) return;
+  const uint64_t other[] = {manifest_->buckets(0).xxh3() ^ 1};
+  manifest_->mutable_buckets(0)->set_xxh3(other[0]);
+  manifest_->set_base_weights_hash(weights::BaseWeightsHash(other));
+}
+
+void FakeRun::AddLease(v1::Lease lease) {
+  absl::MutexLock lock(&mutex_);
+  leases_.push_back(std::move(lease));
+}
+void FakeRun::SetState(v1::RunState state) {
+  absl::MutexLock lock(&mutex_);
+  state_ = state;
+}
+void FakeRun::FailScoring(int times) {
+  absl::MutexLock lock(&mutex_);
+  scoring_failures_ = times;
+}
+void FakeRun::FailSubmitting(int times) {
+  absl::MutexLock lock(&mutex_);
+  submit_failures_ = times;
+}
+void FakeRun::Verdict(v1::SubmitVerdict verdict) {
+  absl::MutexLock lock(&mutex_);
+  verdict_ = verdict;
+}
+void FakeRun::ForeignNoise() {
+  absl::MutexLock lock(&mutex_);
+  noise_id_ ^= 1;
+}
+
+FakeRun::Heard FakeRun::heard() const {
+  absl::MutexLock lock(&mutex_);
+  Heard heard = heard_;
+  heard.leases_left = leases_.size();
+  return heard;
+}
+
+bool FakeRun::Await(const std::function<bool(const Heard&)>& condition) const {
+  absl::MutexLock lock(&mutex_);
+  const auto holds = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return condition(heard_); };
+  return mutex_.AwaitWithTimeout(absl::Condition(&holds), kPatience);
+}
+
+v1::Lease FakeRun::Training(uint64_t lease_id, uint64_t timeline, uint64_t version, int groups) {
+  v1::Lease lease;
+  lease.set_lease_id(lease_id);
+  lease.set_timeline(timeline);
+  lease.set_version(version);
+  lease.set_lease_seconds(60);
+  for (int i = 0; i < groups; ++i) {
+    v1::TrainItem& item = *lease.add_train();
+    item.mutable_ref()->set_run_id("run-1");
+    item.mutable_ref()->set_timeline(timeline);
+    item.mutable_ref()->set_group_index(100 * lease_id + static_cast<uint64_t>(i));
+    item.mutable_ref()->set_attempt(1);
+    item.mutable_problem()->set_prompt("What is 2 plus 3?");
+    item.mutable_problem()->set_truth("5");
+    item.set_samples(2);
+  }
+  return lease;
+}
+
+v1::Lease FakeRun::Evaluation(uint64_t lease_id, uint64_t timeline, uint64_t version) {
+  v1::Lease lease;
+  lease.set_lease_id(lease_id);
+  lease.set_timeline(timeline);
+  lease.set_version(version);
+  lease.set_lease_seconds(60);
+  v1::EvalItem& item = *lease.mutable_eval();
+  item.set_item_index(7);
+  item.set_attempt(1);
+  item.set_version(version);
+  item.set_noise_seed(5);
+  item.set_first_question(40);
+  item.set_max_completion_tokens(4);
+  for (int i = 0; i < 3; ++i) {
+    v1::Problem& problem = *item.add_problems();
+    problem.set_prompt("What is 2 plus 3?");
+    problem.set_truth("5");
+  }
+  return lease;
+}
+
+absl::StatusOr<numerics::AqnReport> FakeSampler::Install(const weights::WeightVersion& version) {
+  absl::MutexLock lock(&mutex_);
+  installed_ = version.manifest().version();
+  return numerics::AqnReport{.sigma = version.manifest().aqn().sigma(),
+                             .norms_touched = 3,
+                             .checksum = version.manifest().base_weights_hash()};
+}
+
+absl::StatusOr<model::GenerateResult> FakeSampler::Generate(const model::GenerateRequest& request,
+                                                            const model::GenerateHooks& hooks) {
+  model::GenerateResult result;
+  uint64_t first = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!failure_.ok()) return std::exchange(failure_, absl::OkStatus());
+    if (!installed_.has_value()) return absl::FailedPreconditionError("nothing is installed");
+    first = *installed_;
+    running_ = true;
+  }
+  uint64_t now = first;
+  for (bool more = true; more; ++result.decode_steps) {
+    const model::StepDecision decision = hooks.between_steps(
+        {.decode_steps = result.decode_steps, .active_rows = 1, .version = now});
+    absl::MutexLock lock(&mutex_);
+    if (decision == model::StepDecision::kCancel) {
+      ++cancelled_;
+      running_ = false;
+      return absl::CancelledError("the hook says so");
+    }
+    if (decision == model::StepDecision::kSwapWeights) {
+      now = *installed_;
+      ++result.swaps;
+    }
+    more = endless_ && now == first;
+    // Between two steps of an endless lease others get their turn.
+    if (more) mutex_.AwaitWithTimeout(absl::Condition::kTrue, absl::ZeroDuration());
+  }
+  for (const model::PromptGroup& group : request.groups) {
+    model::GeneratedGroup& out = result.groups.emplace_back();
+    for (uint32_t sample = 0; sample < group.samples; ++sample) {
+      model::Completion completion{
+          .token_ids = {static_cast<int32_t>(40 + group.scope % 7),
+                        static_cast<int32_t>(41 + sample)},
+          .logprobs = {-0.5F, -0.25F},
+          .versions = {{.version = first, .tokens = 1}, {.version = now, .tokens = 1}}};
+      if (now == first) completion.versions = {{.version = first, .tokens = 2}};
+      out.completions.push_back(std::move(completion));
+      result.generated_tokens += 2;
+    }
+  }
+  return result;
+}
+
+void FakeSampler::NeverEnd() {
+  absl::MutexLock lock(&mutex_);
+  endless_ = true;
+}
+void FakeSampler::FailOnce(absl::Status status) {
+  absl::MutexLock lock(&mutex_);
+  failure_ = std::move(status);
+}
+bool FakeSampler::AwaitRunning() const {
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithTimeout(absl::Condition(&running_), kPatience);
+}
+int FakeSampler::cancelled() const {
+  absl::MutexLock lock(&mutex_);
+  return cancelled_;
+}
+
+}  // namespace temper::rollout_worker

@@ -1,0 +1,114 @@
+#pragma once
+
+// A run around one worker: orchestrator, reward server and learner as real gRPC services on
+// loopback that keep the wire's contract and answer as a test says.
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "rollout_worker/run_setup.h"
+#include "rollout_worker/sampler.h"
+#include "services/rpc/server.h"
+#include "temper/v1/learner.grpc.pb.h"
+#include "temper/v1/orchestrator.grpc.pb.h"
+#include "temper/v1/reward.grpc.pb.h"
+#include "weights/weight_service.h"
+#include "weights/weight_source.h"
+
+namespace temper::rollout_worker {
+
+// Thread-safe. Everything it heard can be read at any time; Await waits for it.
+class FakeRun final {
+ public:
+  // config: what JoinReply hands out.
+  FakeRun(v1::RunConfig config, uint64_t noise_id);
+  ~FakeRun();
+
+  std::string orchestrator_address() const { return orchestrator_server_->address(); }
+
+  // Brings a version of a one-tensor model out. `damage`: its bytes do not have their hash.
+  void Publish(uint64_t timeline, uint64_t version, bool damage = false);
+  void AddLease(v1::Lease lease);
+  void SetState(v1::RunState state);
+  void FailScoring(int times);     // the next so many calls answer Unavailable
+  void FailSubmitting(int times);  // likewise
+  void Verdict(v1::SubmitVerdict verdict);
+  void ForeignNoise();  // manifests name another noise id
+
+  // What was heard so far.
+  struct Heard {
+    std::vector<v1::AcknowledgeWeightsRequest> acknowledged;
+    std::vector<v1::AcquireWorkRequest> acquired;
+    std::vector<v1::SubmitGroupRequest> submitted;
+    std::vector<v1::CompletedAttempt> completed;
+    std::vector<v1::ReportEvalItemRequest> reports;
+    std::vector<v1::ScoreRequest> scored;
+    std::vector<v1::GroupRef> holding;  // of the last heartbeat
+    size_t leases_left = 0;
+    bool left = false;
+  };
+  Heard heard() const;
+  // Waits until `condition` holds of what was heard; false after 20 s.
+  bool Await(const std::function<bool(const Heard&)>& condition) const;
+
+  // A lease of `groups` training groups or of an evaluation item, as the orchestrator makes them.
+  static v1::Lease Training(uint64_t lease_id, uint64_t timeline, uint64_t version, int groups);
+  static v1::Lease Evaluation(uint64_t lease_id, uint64_t timeline, uint64_t version);
+
+ private:
+  class Orchestrator;
+  class Reward;
+  class Learner;
+
+  mutable absl::Mutex mutex_;
+  Heard heard_ ABSL_GUARDED_BY(mutex_);
+  std::deque<v1::Lease> leases_ ABSL_GUARDED_BY(mutex_);
+  v1::RunState state_ ABSL_GUARDED_BY(mutex_) = v1::RUN_STATE_TRAINING;
+  uint64_t timeline_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::optional<v1::Manifest> manifest_ ABSL_GUARDED_BY(mutex_);
+  int scoring_failures_ ABSL_GUARDED_BY(mutex_) = 0;
+  int submit_failures_ ABSL_GUARDED_BY(mutex_) = 0;
+  v1::SubmitVerdict verdict_ ABSL_GUARDED_BY(mutex_) = v1::SUBMIT_VERDICT_ADMITTED;
+  uint64_t noise_id_ ABSL_GUARDED_BY(mutex_);
+  const v1::RunConfig config_;
+
+  weights::WeightSource source_;
+  std::unique_ptr<Orchestrator> orchestrator_;
+  std::unique_ptr<Reward> reward_;
+  std::unique_ptr<Learner> learner_;
+  std::unique_ptr<weights::WeightServiceImpl> weights_;
+  std::unique_ptr<rpc::RpcServer> orchestrator_server_;
+  std::unique_ptr<rpc::RpcServer> reward_server_;
+  std::unique_ptr<rpc::RpcServer> learner_server_;
+};
+
+// Samples tokens that are a function of (scope, sample), by the newest installed version.
+class FakeSampler final : public Sampler {
+ public:
+  absl::StatusOr<numerics::AqnReport> Install(const weights::WeightVersion& version) override;
+  absl::StatusOr<model::GenerateResult> Generate(const model::GenerateRequest& request,
+                                                 const model::GenerateHooks& hooks) override;
+
+  // Generate goes on, step after step, until its hook swaps or cancels.
+  void NeverEnd();
+  void FailOnce(absl::Status status);
+  // Waits until a Generate that never ends has begun; false after 20 s.
+  bool AwaitRunning() const;
+  int cancelled() const;
+
+ private:
+  mutable absl::Mutex mutex_;
+  std::optional<uint64_t> installed_ ABSL_GUARDED_BY(mutex_);
+  bool endless_ ABSL_GUARDED_BY(mutex_) = false;
+  bool running_ ABSL_GUARDED_BY(mutex_) = false;
+  int cancelled_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace temper::rollout_worker
