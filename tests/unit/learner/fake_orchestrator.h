@@ -1,0 +1,106 @@
+#pragma once
+
+// An orchestrator that keeps the link's contract for one learner and remembers what it was told.
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "learner/orchestrator_link.h"
+
+namespace temper::testing {
+
+// Thread-safe. Set the hooks before use; they run without a lock.
+class FakeOrchestrator final : public learner::OrchestratorLink {
+ public:
+  // Called when a version is out, on the caller's thread.
+  std::function<void(const v1::Manifest&)> on_publish;
+  // Close the open step once so many groups were examined in it; 0: never.
+  uint32_t close_after_examined = 0;
+  // Answers of AdmitGroup that fail with Unavailable before one succeeds.
+  int admit_failures = 0;
+
+  absl::StatusOr<v1::BeginTimelineReply> BeginTimeline(const v1::BeginTimelineRequest&,
+                                                       absl::Time) override {
+    v1::BeginTimelineReply reply;
+    reply.set_timeline(1);
+    return reply;
+  }
+
+  absl::StatusOr<v1::AdmitGroupReply> AdmitGroup(const v1::AdmitGroupRequest& request,
+                                                 absl::Time) override {
+    absl::MutexLock lock(&mutex_);
+    if (admit_failures > 0) {
+      --admit_failures;
+      return absl::UnavailableError("restarting");
+    }
+    admissions_.push_back(request);
+    v1::AdmitGroupReply reply;
+    const bool holds = request.examination() == v1::EXAMINATION_KEPT ||
+                       request.examination() == v1::EXAMINATION_ZERO_VARIANCE;
+    const bool first =
+        holds && admitted_.emplace(request.ref().group_index(), request.ref().attempt()).second;
+    reply.set_admitted(first);
+    if (holds && !first) reply.set_reason("another attempt was admitted first");
+    if (first) ++examined_;
+    reply.mutable_progress()->set_step(commits_.size() + 1);
+    reply.mutable_progress()->set_examined(examined_);
+    reply.mutable_progress()->set_close_step(close_after_examined > 0 &&
+                                             examined_ >= close_after_examined);
+    reply.mutable_progress()->set_reason("the filter's bound");
+    return reply;
+  }
+
+  absl::StatusOr<v1::CommitStepReply> CommitStep(const v1::CommitStepRequest& request,
+                                                 absl::Time) override {
+    absl::MutexLock lock(&mutex_);
+    commits_.push_back(request);
+    examined_ = 0;
+    return v1::CommitStepReply();
+  }
+
+  absl::StatusOr<v1::PublishManifestReply> PublishManifest(
+      const v1::PublishManifestRequest& request, absl::Time) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      manifests_.push_back(request.manifest());
+    }
+    if (on_publish) on_publish(request.manifest());
+    v1::PublishManifestReply reply;
+    reply.set_state(v1::RUN_STATE_TRAINING);
+    return reply;
+  }
+
+  absl::Status StopRun(const v1::StopRunRequest& request, absl::Time) override {
+    absl::MutexLock lock(&mutex_);
+    stops_.push_back(request);
+    return absl::OkStatus();
+  }
+
+  std::vector<v1::AdmitGroupRequest> admissions() const { return Copy(admissions_); }
+  std::vector<v1::CommitStepRequest> commits() const { return Copy(commits_); }
+  std::vector<v1::Manifest> manifests() const { return Copy(manifests_); }
+  std::vector<v1::StopRunRequest> stops() const { return Copy(stops_); }
+
+ private:
+  template <typename T>
+  T Copy(const T& value) const {
+    absl::MutexLock lock(&mutex_);
+    return value;
+  }
+
+  mutable absl::Mutex mutex_;
+  std::map<uint64_t, uint32_t> admitted_ ABSL_GUARDED_BY(mutex_);
+  uint32_t examined_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<v1::AdmitGroupRequest> admissions_;
+  std::vector<v1::CommitStepRequest> commits_;
+  std::vector<v1::Manifest> manifests_;
+  std::vector<v1::StopRunRequest> stops_;
+};
+
+}  // namespace temper::testing
