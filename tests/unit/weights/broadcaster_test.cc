@@ -1,6 +1,6 @@
 // One conformance test for every way that weights travel. A back end that moves bytes between a
-// root and members passes it or is none. NCCL joins the list where it was compiled and two devices
-// are there.
+// root and members passes it or is none. NCCL joins the list where it was compiled, and says so
+// where a device for each rank is lacking.
 
 #include "weights/broadcaster.h"
 
@@ -18,6 +18,11 @@
 #include "weights/weight_client.h"
 #include "weights/weight_service.h"
 #include "weights/weight_source.h"
+#ifdef TEMPER_HAVE_NCCL
+#include <cuda_runtime_api.h>
+
+#include "weights/nccl_broadcaster.h"
+#endif
 
 namespace temper::weights {
 namespace {
@@ -67,10 +72,54 @@ class GrpcGroup final : public Group {
   std::vector<std::unique_ptr<WeightClient>> members_;
 };
 
+#ifdef TEMPER_HAVE_NCCL
+// Ranks as threads, each with a device of its own.
+class NcclGroup final : public Group {
+ public:
+  static std::unique_ptr<Group> Make(int members) {
+    int devices = 0;
+    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices <= members) return nullptr;
+    auto group = std::make_unique<NcclGroup>();
+    group->ranks_.resize(static_cast<size_t>(members) + 1);
+    const std::string id = *MakeNcclId();
+    std::vector<std::thread> threads;
+    for (int rank = 0; rank <= members; ++rank) {
+      threads.emplace_back([&, rank] {
+        auto made = NcclBroadcaster::Create(
+            {.id = id, .rank = rank, .world_size = members + 1, .device = rank},
+            absl::Now() + absl::Minutes(1));
+        EXPECT_TRUE(made.ok()) << made.status();
+        group->ranks_[static_cast<size_t>(rank)] = *std::move(made);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    return group;
+  }
+  BroadcastRoot* root() override { return ranks_[0].get(); }
+  BroadcastMember* member(int number) override {
+    return ranks_[static_cast<size_t>(number) + 1].get();
+  }
+
+ private:
+  std::vector<std::unique_ptr<NcclBroadcaster>> ranks_;
+};
+#endif
+
 struct BackEnd {
   std::string name;
-  std::function<std::unique_ptr<Group>(int members)> make;
+  std::function<std::unique_ptr<Group>(int members)> make;  // null: the machine lacks something
+  std::string needs;                                        // what that is
 };
+
+std::vector<BackEnd> CompiledBackEnds() {
+  std::vector<BackEnd> all = {
+      {.name = "InProcess", .make = [](int n) { return std::make_unique<InProcessGroup>(n); }},
+      {.name = "Grpc", .make = [](int n) { return std::make_unique<GrpcGroup>(n); }}};
+#ifdef TEMPER_HAVE_NCCL
+  all.push_back({"Nccl", &NcclGroup::Make, "a CUDA device for each rank"});
+#endif
+  return all;
+}
 
 absl::Time Soon() { return absl::Now() + absl::Seconds(20); }
 
@@ -107,6 +156,7 @@ class BroadcasterTest : public ::testing::TestWithParam<BackEnd> {
 
 TEST_P(BroadcasterTest, BringsEveryByteToEveryMember) {
   const auto group = GetParam().make(3);
+  if (group == nullptr) GTEST_SKIP() << GetParam().name << " needs " << GetParam().needs;
   const auto version = Version(group.get(), 4);
   for (auto& assembler : Broadcast(group.get(), 3, version)) {
     const auto received = assembler->Finish();
@@ -119,6 +169,7 @@ TEST_P(BroadcasterTest, BringsEveryByteToEveryMember) {
 
 TEST_P(BroadcasterTest, CarriesOneVersionAfterAnother) {
   const auto group = GetParam().make(2);
+  if (group == nullptr) GTEST_SKIP() << GetParam().name << " needs " << GetParam().needs;
   for (uint64_t number = 1; number <= 4; ++number) {
     for (auto& assembler : Broadcast(group.get(), 2, Version(group.get(), number))) {
       EXPECT_EQ((*assembler->Finish())->manifest().version(), number);
@@ -128,6 +179,7 @@ TEST_P(BroadcasterTest, CarriesOneVersionAfterAnother) {
 
 TEST_P(BroadcasterTest, BringsOnlyWhatIsMissing) {
   const auto group = GetParam().make(1);
+  if (group == nullptr) GTEST_SKIP() << GetParam().name << " needs " << GetParam().needs;
   const auto version = Version(group.get(), 1);
   auto assembler = *VersionAssembler::Create(version->manifest());
   const auto& first = *version->buckets()[0];
@@ -143,6 +195,7 @@ TEST_P(BroadcasterTest, BringsOnlyWhatIsMissing) {
 
 TEST_P(BroadcasterTest, GivesNothingForAVersionThatWasNotSent) {
   const auto group = GetParam().make(1);
+  if (group == nullptr) GTEST_SKIP() << GetParam().name << " needs " << GetParam().needs;
   auto assembler = *VersionAssembler::Create(Version(group.get(), 9)->manifest());
   const absl::Time deadline = absl::Now() + absl::Milliseconds(200);
   const absl::Status status = group->member(0)->Receive(assembler.get(), deadline);
@@ -153,6 +206,7 @@ TEST_P(BroadcasterTest, GivesNothingForAVersionThatWasNotSent) {
 
 TEST_P(BroadcasterTest, RefusesBytesThatAreNotTheManifests) {
   const auto group = GetParam().make(1);
+  if (group == nullptr) GTEST_SKIP() << GetParam().name << " needs " << GetParam().needs;
   const auto sent = Version(group.get(), 1);
   // Another version's bytes under the number that is asked for.
   v1::Manifest other = Version(group.get(), 2)->manifest();
@@ -170,6 +224,7 @@ TEST_P(BroadcasterTest, RefusesBytesThatAreNotTheManifests) {
 
 TEST_P(BroadcasterTest, AbortEndsACallInFlightAndRefusesLaterOnes) {
   const auto group = GetParam().make(1);
+  if (group == nullptr) GTEST_SKIP() << GetParam().name << " needs " << GetParam().needs;
   auto assembler = *VersionAssembler::Create(Version(group.get(), 9)->manifest());
   std::thread aborter([&] { group->member(0)->Abort("the test says so"); });
   const absl::Status status = group->member(0)->Receive(assembler.get(), Soon());
@@ -180,12 +235,8 @@ TEST_P(BroadcasterTest, AbortEndsACallInFlightAndRefusesLaterOnes) {
   EXPECT_TRUE(absl::IsAborted(group->root()->Send(Version(group.get(), 1), Soon())));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    BackEnds, BroadcasterTest,
-    ::testing::Values(
-        BackEnd{"InProcess", [](int members) { return std::make_unique<InProcessGroup>(members); }},
-        BackEnd{"Grpc", [](int members) { return std::make_unique<GrpcGroup>(members); }}),
-    [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(BackEnds, BroadcasterTest, ::testing::ValuesIn(CompiledBackEnds()),
+                         [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace temper::weights
