@@ -2,25 +2,12 @@
 
 #include <algorithm>
 
+#include "prompts/dataset_config.h"
 #include "services/base/status_macros.h"
 #include "services/config/run_config.h"
 
 namespace temper::orchestrator {
 namespace {
-
-prompts::DatasetOptions DatasetOf(const v1::DatasetConfig& config) {
-  prompts::DatasetOptions options;
-  if (config.has_name()) options.name = config.name();
-  options.path = config.path();
-  if (config.has_prompt_suffix()) options.prompt_suffix = config.prompt_suffix();
-  options.train_problems = config.train_problems();
-  if (config.has_seed()) options.seed = config.seed();
-  if (config.has_min_steps()) options.min_steps = config.min_steps();
-  if (config.has_max_steps()) options.max_steps = config.max_steps();
-  if (config.has_max_number()) options.max_number = config.max_number();
-  if (config.has_wrong_share()) options.wrong_share = config.wrong_share();
-  return options;
-}
 
 EvalPlan EvalPlanOf(const v1::RunConfig& config, const prompts::PromptSource& questions) {
   const v1::EvalConfig& eval = config.eval();
@@ -51,11 +38,10 @@ absl::StatusOr<RunPlan> MakeRunPlan(const v1::RunConfig& config) {
   RunPlan plan;
   plan.config = config;
   plan.fingerprint = config::Fingerprint(config);
-  TEMPER_ASSIGN_OR_RETURN(
-      plan.train, prompts::CreatePromptSource(DatasetOf(config.dataset()), prompts::Split::kTrain));
-  TEMPER_ASSIGN_OR_RETURN(
-      plan.eval_questions,
-      prompts::CreatePromptSource(DatasetOf(config.dataset()), prompts::Split::kEval));
+  const prompts::DatasetOptions dataset = prompts::DatasetOptionsFromConfig(config.dataset());
+  TEMPER_ASSIGN_OR_RETURN(plan.train, prompts::CreatePromptSource(dataset, prompts::Split::kTrain));
+  TEMPER_ASSIGN_OR_RETURN(plan.eval_questions,
+                          prompts::CreatePromptSource(dataset, prompts::Split::kEval));
   const bool supervised = trainer.loss() == "sft";
   plan.step.groups_per_step = supervised ? 0 : trainer.groups_per_step();
   plan.step.max_staleness = trainer.max_staleness();

@@ -5,12 +5,23 @@
 #include <iterator>
 
 namespace temper::orchestrator {
+namespace {
+
+// Nothing that can happen gives this call work: the weights it names have been overtaken. Whoever
+// called has to hear of the newer ones, install them and ask again.
+bool IsOutdated(const v1::AcquireWorkRequest& asked, const v1::AcquireWorkReply& found) {
+  return found.reason() == "stale_weights" &&
+         (!asked.has_version() || asked.acknowledged_timeline() != found.timeline() ||
+          asked.acknowledged_version() != found.latest_version());
+}
+
+}  // namespace
 
 bool WorkWaiters::Look(const Waiter& waiter, bool first, bool last) {
   if (waiter.call->finished()) return true;  // the caller gave up
   v1::AcquireWorkReply found;
   const absl::Status status = coordinator_->AcquireWork(waiter.copy, first, &found);
-  if (status.ok() && !found.has_lease() && !last) return false;
+  if (status.ok() && !found.has_lease() && !last && !IsOutdated(waiter.copy, found)) return false;
   if (status.ok() && !found.has_lease()) coordinator_->CountNoWork(found.reason());
   const bool delivered = waiter.call->Finish([&] {
     *waiter.reply = found;

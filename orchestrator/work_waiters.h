@@ -26,7 +26,8 @@ class WorkWaiters final {
   WorkWaiters(Coordinator* coordinator, rpc::RpcMetrics* metrics, base::Clock* clock)
       : coordinator_(coordinator), metrics_(metrics), clock_(clock) {}
 
-  // Handles one call: answers at once if there is work, an error, or no wish to wait.
+  // Handles one call: answers at once if there is work, an error, or no wish to wait, and as soon
+  // as the weights it names have been overtaken: it could only get work by asking with newer ones.
   grpc::ServerUnaryReactor* Add(const v1::AcquireWorkRequest* request, v1::AcquireWorkReply* reply);
 
   // Looks again for everyone, in the order of arrival. Call after every change. Where two threads

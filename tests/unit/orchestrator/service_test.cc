@@ -1,0 +1,123 @@
+// The service over a real connection on loopback: long polls, and the list of live roles.
+
+#include "orchestrator/orchestrator_service.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "orchestrator/service_discovery.h"
+#include "services/rpc/client.h"
+#include "services/rpc/server.h"
+#include "tests/unit/orchestrator/test_run.h"
+
+namespace temper::orchestrator {
+namespace {
+
+class ServiceTest : public ::testing::Test {
+ protected:
+  ServiceTest()
+      : waiters_(run_.operator->(), nullptr, &run_.clock()),
+        service_(run_.operator->(), &waiters_, nullptr, [] {}) {
+    rpc::ServerOptions options;
+    options.services = {&service_};
+    auto server = rpc::RpcServer::Create(options);
+    EXPECT_THAT(server, IsOk());
+    server_ = *std::move(server);
+    auto channel = rpc::MakeChannel(server_->address());
+    EXPECT_THAT(channel, IsOk());
+    stub_ = v1::OrchestratorService::NewStub(*channel);
+  }
+  ~ServiceTest() override {
+    waiters_.Close();
+    server_->Shutdown(absl::Seconds(1));
+  }
+
+  // Blocks until the poll is answered.
+  v1::AcquireWorkReply Poll(double wait_seconds) {
+    v1::AcquireWorkRequest request;
+    request.set_run_id("run");
+    request.set_member_id("w1");
+    request.set_incarnation(1);
+    request.set_acknowledged_timeline(1);
+    request.set_has_version(true);
+    request.set_wait_seconds(wait_seconds);
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(30)));
+    v1::AcquireWorkReply reply;
+    const grpc::Status status = stub_->AcquireWork(&context, request, &reply);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return reply;
+  }
+
+  TestRun run_;
+  WorkWaiters waiters_;
+  OrchestratorService service_;
+  std::unique_ptr<rpc::RpcServer> server_;
+  std::unique_ptr<v1::OrchestratorService::Stub> stub_;
+};
+
+TEST_F(ServiceTest, APollWithoutAWaitIsAnsweredAtOnceWithTheReason) {
+  EXPECT_EQ(Poll(0).reason(), "no_timeline");
+}
+
+TEST_F(ServiceTest, ALongPollIsAnsweredWhenThereIsWork) {
+  v1::AcquireWorkReply reply;
+  std::thread worker([&] { reply = Poll(10); });
+  EXPECT_THAT(run_.BeginTimeline(0), IsOk());
+  EXPECT_THAT(run_.Publish(0), IsOk());
+  EXPECT_TRUE(run_.Acknowledge("w1", 0));
+  waiters_.LookAgain();  // whether the poll has arrived or not: it is answered
+  worker.join();
+  EXPECT_TRUE(reply.lease().has_eval());
+}
+
+TEST_F(ServiceTest, ALongPollEndsAtItsLimitWithTheReason) {
+  v1::AcquireWorkReply reply;
+  std::thread worker([&] { reply = Poll(5); });
+  while (waiters_.AnswerOverdue(run_.clock().Now()) == absl::InfiniteFuture()) {
+    std::this_thread::yield();  // until the poll has arrived
+  }
+  run_.clock().Advance(absl::Seconds(5));
+  EXPECT_EQ(waiters_.AnswerOverdue(run_.clock().Now()), absl::InfiniteFuture());
+  worker.join();
+  EXPECT_EQ(reply.reason(), "no_timeline");
+  EXPECT_FALSE(reply.has_lease());
+}
+
+TEST_F(ServiceTest, ALongPollIsAnsweredOnceItsWeightsAreOvertaken) {
+  EXPECT_THAT(run_.BeginTimeline(0), IsOk());
+  v1::AcquireWorkReply reply;
+  std::thread worker([&] { reply = Poll(10); });  // names version 0 of timeline 1
+  EXPECT_THAT(run_.BeginTimeline(0), IsOk());     // timeline 2
+  EXPECT_THAT(run_.Publish(0), IsOk());
+  waiters_.LookAgain();  // no clock is moved: the limit of the poll is not what answers it
+  worker.join();
+  EXPECT_EQ(reply.reason(), "stale_weights");
+  EXPECT_EQ(reply.timeline(), 2u);
+  EXPECT_TRUE(reply.has_version());
+}
+
+TEST_F(ServiceTest, TheEndAnswersEverybodyWhoWaits) {
+  v1::AcquireWorkReply reply;
+  std::thread worker([&] { reply = Poll(10); });
+  waiters_.Close();
+  worker.join();
+  EXPECT_EQ(reply.reason(), "no_timeline");
+}
+
+TEST(ServiceDiscovery, ListsWhoHasAMetricsAddress) {
+  v1::Peer worker;
+  worker.set_role(v1::ROLE_ROLLOUT_WORKER);
+  worker.set_member_id("w1");
+  worker.set_metrics_address("127.0.0.1:9");
+  v1::Peer silent;
+  silent.set_role(v1::ROLE_SUPERVISOR);
+  EXPECT_EQ(ServiceDiscoveryJson({worker, silent}),
+            R"([{"targets":["127.0.0.1:9"],"labels":{"role":"rollout_worker","member":"w1"}}])");
+  EXPECT_EQ(ServiceDiscoveryJson({}), "[]");
+}
+
+}  // namespace
+}  // namespace temper::orchestrator
