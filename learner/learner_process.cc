@@ -1,7 +1,5 @@
 #include "learner/learner_process.h"
 
-#include <unistd.h>
-
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -18,7 +16,6 @@
 #include "learner/sft.h"
 #include "learner/step_loop.h"
 #include "learner/submission_desk.h"
-#include "nlohmann/json.hpp"
 #include "services/base/address.h"
 #include "services/base/log.h"
 #include "services/base/status_macros.h"
@@ -34,11 +31,6 @@ namespace {
 
 constexpr absl::Duration kBeginPatience = absl::Minutes(5);
 constexpr absl::Duration kDrain = absl::Seconds(3);
-
-void PrintLine(const nlohmann::ordered_json& line) {
-  std::printf("%s\n", line.dump().c_str());
-  std::fflush(stdout);
-}
 
 // Members in the order in which they start; destroyed in the reverse one.
 class LearnerProcess {
@@ -80,49 +72,46 @@ class LearnerProcess {
 
 absl::Status LearnerProcess::StartServers() {
   TEMPER_ASSIGN_OR_RETURN(const base::HostPort metrics_at,
-                          base::ParseHostPort(flags_.metrics_listen));
+                          base::ParseHostPort(flags_.process.metrics_listen));
   TEMPER_ASSIGN_OR_RETURN(
       endpoint_, metrics::HttpEndpoint::Create({.host = metrics_at.host,
                                                 .port = metrics_at.port,
-                                                .insecure_network = flags_.insecure_network,
+                                                .insecure_network = flags_.process.insecure_network,
                                                 .registry = &registry_}));
-  TEMPER_ASSIGN_OR_RETURN(server_,
-                          rpc::RpcServer::Create({.listen_address = flags_.listen,
-                                                  .services = {&learner_service_, &weight_service_},
-                                                  .tls = flags_.tls,
-                                                  .insecure_network = flags_.insecure_network,
-                                                  .advertise_towards = flags_.join}));
+  TEMPER_ASSIGN_OR_RETURN(
+      server_, rpc::RpcServer::Create({.listen_address = flags_.process.listen,
+                                       .services = {&learner_service_, &weight_service_},
+                                       .tls = flags_.process.tls,
+                                       .insecure_network = flags_.process.insecure_network,
+                                       .advertise_towards = flags_.process.join}));
+  member::PrintStartLine("learner", server_->address(), endpoint_->address());
   return absl::OkStatus();
 }
 
 absl::Status LearnerProcess::Join() {
   member::MembershipOptions options;
-  options.orchestrator_address = flags_.join;
+  options.orchestrator_address = flags_.process.join;
   options.role = v1::ROLE_LEARNER;
-  options.member_id = flags_.member_id;
-  options.incarnation = flags_.incarnation;
+  options.member_id = flags_.process.member_id;
+  options.incarnation = flags_.process.incarnation;
   options.address = server_->address();
   options.metrics_address = endpoint_->address();
-  if (!flags_.config_path.empty()) {
+  if (!flags_.process.config_file.empty()) {
     TEMPER_ASSIGN_OR_RETURN(const v1::RunConfig config,
-                            config::LoadResolvedConfig(flags_.config_path));
+                            config::LoadResolvedConfig(flags_.process.config_file));
     options.config_fingerprint = config::Fingerprint(config);
   }
   options.stop = stop_;
   options.leave_signal = stop_;
-  options.tls = flags_.tls;
+  options.tls = flags_.process.tls;
   options.metrics = &rpc_metrics_;
   TEMPER_ASSIGN_OR_RETURN(membership_, member::MembershipClient::Create(std::move(options)));
   TEMPER_ASSIGN_OR_RETURN(orchestrator_,
-                          OrchestratorClient::Create({.address = flags_.join,
-                                                      .tls = flags_.tls,
+                          OrchestratorClient::Create({.address = flags_.process.join,
+                                                      .tls = flags_.process.tls,
                                                       .jitter_key = membership_->incarnation(),
                                                       .stop = stop_,
                                                       .metrics = &rpc_metrics_}));
-  PrintLine({{"role", "learner"},
-             {"address", server_->address()},
-             {"metrics_address", endpoint_->address()},
-             {"pid", getpid()}});
   return absl::OkStatus();
 }
 
@@ -230,7 +219,7 @@ absl::Status RunLearner(const LearnerFlags& flags, base::StopToken* stop) {
 
 absl::Status RunSftCommand(const LearnerFlags& flags, base::StopToken* stop) {
   SftOptions options;
-  TEMPER_ASSIGN_OR_RETURN(options.config, config::LoadResolvedConfig(flags.config_path));
+  TEMPER_ASSIGN_OR_RETURN(options.config, config::LoadResolvedConfig(flags.process.config_file));
   options.resume_from = flags.resume_from;
   options.stop = stop;
   options.log_line = [](const std::string& line) {
