@@ -107,8 +107,12 @@ std::map<std::string, std::string> Relevant(const v1::RunConfig& config) {
 
 }  // namespace
 
-absl::StatusOr<v1::RunConfig> LoadRunConfig(const std::string& path,
-                                            const std::vector<std::string>& overrides) {
+namespace {
+
+// resolved: written by ToYaml, where every number of the horizon stands though one followed from
+// the others, so that they need not agree as a person's must.
+absl::StatusOr<v1::RunConfig> Load(const std::string& path,
+                                   const std::vector<std::string>& overrides, bool resolved) {
   TEMPER_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   v1::RunConfig config;
   ReadReport report;
@@ -116,7 +120,7 @@ absl::StatusOr<v1::RunConfig> LoadRunConfig(const std::string& path,
   for (const std::string& override : overrides) {
     ReadOverride(override, kCommandLine, &config, &report);
   }
-  ReconcileHorizon(config.mutable_trainer(), &report);
+  if (!resolved) ReconcileHorizon(config.mutable_trainer(), &report);
   ReconcileSchedule(config.mutable_trainer()->mutable_noise_injection(), &report);
 
   const std::filesystem::path here = std::filesystem::current_path();
@@ -141,8 +145,15 @@ absl::StatusOr<v1::RunConfig> LoadRunConfig(const std::string& path,
   return config;
 }
 
+}  // namespace
+
+absl::StatusOr<v1::RunConfig> LoadRunConfig(const std::string& path,
+                                            const std::vector<std::string>& overrides) {
+  return Load(path, overrides, /*resolved=*/false);
+}
+
 absl::StatusOr<v1::RunConfig> LoadResolvedConfig(const std::string& path) {
-  return LoadRunConfig(path);
+  return Load(path, {}, /*resolved=*/true);
 }
 
 std::string ToYaml(const v1::RunConfig& config) { return WriteYaml(config); }

@@ -184,6 +184,18 @@ TEST_F(RunConfigTest, ResolvedYamlReadsBackEqual) {
   EXPECT_EQ(ToYaml(*config), ToYaml(*again));
 }
 
+TEST_F(RunConfigTest, AHorizonThatIsNoMultipleOfItsEpochsReadsBack) {
+  for (const char* total : {"trainer.total_updates=0", "trainer.total_updates=7"}) {
+    const auto config = LoadRunConfig(Write(kMinimal), {total});
+    ASSERT_TRUE(config.ok()) << config.status();
+    const std::string path = (folder_ / "resolved.yaml").string();
+    std::ofstream(path) << ToYaml(*config);
+    const auto again = LoadResolvedConfig(path);
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_EQ(again->trainer().total_updates(), config->trainer().total_updates());
+  }
+}
+
 TEST_F(RunConfigTest, FingerprintCoversWhatDecidesAResultAndNothingElse) {
   const auto base = LoadRunConfig(Write(kMinimal));
   const auto workers = LoadRunConfig(
