@@ -12,7 +12,7 @@ namespace {
 
 // A lease must find its version held within this; installations take seconds at most.
 constexpr absl::Duration kUseWait = absl::Seconds(30);
-// How long an answer without work may come early and be asked again at once without harm.
+// An answer without work that comes earlier than this is not followed by the next poll at once.
 constexpr absl::Duration kPause = absl::Milliseconds(100);
 constexpr absl::Duration kLeaveTimeout = absl::Seconds(3);
 // Waits on things other than `stop` are cut into pieces of this, so that a stop is seen.
@@ -73,7 +73,8 @@ void RolloutWorker::Work() {
   int failures = 0;
   while (!options_.stop->StopRequested()) {
     const absl::Time begun = absl::Now();
-    auto reply = Acquire();
+    std::optional<VersionKey> asked;
+    auto reply = Acquire(&asked);
     metrics_.acquire_wait_seconds.Observe(absl::ToDoubleSeconds(absl::Now() - begun));
     if (options_.stop->StopRequested()) return;  // Leave hands back what the answer may have held
     if (!reply.ok()) {
@@ -87,18 +88,19 @@ void RolloutWorker::Work() {
     if (reply->has_lease()) {
       Carry(reply->lease());
     } else if (absl::Now() - begun < kPause) {
-      options_.stop->WaitFor(kPause);
+      keeper_.AwaitHeld(asked, absl::Now() + kPause);  // most often newer weights are on their way
     }
   }
 }
 
-absl::StatusOr<v1::AcquireWorkReply> RolloutWorker::Acquire() {
+absl::StatusOr<v1::AcquireWorkReply> RolloutWorker::Acquire(std::optional<VersionKey>* asked) {
   const member::MembershipView view = options_.membership->view();
   std::optional<VersionKey> held = keeper_.Held();
   // A poll with an outdated version gets no work: let the keeper catch up first, within reason.
   if (NextFetch(view.timeline, view.latest_version, held).fetch.has_value()) {
     held = keeper_.AwaitHeld(held, absl::Now() + kSlice);
   }
+  *asked = held;
   v1::AcquireWorkRequest request;
   if (held.has_value()) {
     request.set_acknowledged_timeline(held->timeline);

@@ -10,6 +10,7 @@
 // one is scored; work waits when delivery is behind.
 
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "absl/status/status.h"
@@ -57,8 +58,8 @@ class RolloutWorker final {
  private:
   void Work();
   void DeliverQueued();
-  // One long poll. An absent lease is no error.
-  absl::StatusOr<v1::AcquireWorkReply> Acquire();
+  // One long poll, with the version that was held then in `asked`. An absent lease is no error.
+  absl::StatusOr<v1::AcquireWorkReply> Acquire(std::optional<VersionKey>* asked);
   void Carry(const v1::Lease& lease);
   absl::StatusOr<GeneratedLease> Generate(const v1::Lease& lease);
   model::StepDecision BetweenSteps(const v1::Lease& lease, bool exact, uint64_t version_in_use);
