@@ -234,8 +234,10 @@ absl::Status WriteCheckpoint(const std::string& run_dir, const CheckpointContent
   if (status.ok()) status = base::RenameDurably(temporary, path);
   if (!status.ok()) {
     base::RemoveAll(temporary).IgnoreError();
-    return absl::Status(status.code(),
-                        absl::StrCat("cannot write checkpoint ", path, ": ", status.message()));
+    const char* remedy =
+        absl::IsResourceExhausted(status) ? "; free space there and resume the run" : "";
+    return absl::Status(status.code(), absl::StrCat("cannot write checkpoint ", path, ": ",
+                                                    status.message(), remedy));
   }
   return base::RemoveAll(replaced);
 }

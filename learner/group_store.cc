@@ -1,6 +1,7 @@
 #include "learner/group_store.h"
 
 #include <algorithm>
+#include <iterator>
 #include <stop_token>
 
 namespace temper::learner {
@@ -10,14 +11,34 @@ void GroupStore::Open(uint64_t timeline, uint64_t policy_version) {
   snapshot_ = AdmissionSnapshot{.timeline = timeline, .policy_version = policy_version};
 }
 
-void GroupStore::Advance(uint64_t policy_version) {
+std::optional<AdmissionSnapshot> GroupStore::BeginExamination() {
   absl::MutexLock lock(&mutex_);
-  if (snapshot_.has_value()) snapshot_->policy_version = policy_version;
+  if (snapshot_.has_value()) examining_version_ = snapshot_->policy_version;
+  return snapshot_;
 }
 
-std::optional<AdmissionSnapshot> GroupStore::Snapshot() const {
+void GroupStore::EndExamination() {
   absl::MutexLock lock(&mutex_);
-  return snapshot_;
+  examining_version_.reset();
+}
+
+absl::StatusOr<std::vector<RolloutGroup>> GroupStore::TakeStale(uint64_t version,
+                                                                absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  const auto settled = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return !examining_version_.has_value() || *examining_version_ >= version;
+  };
+  if (!clock_->AwaitUntil(&mutex_, absl::Condition(&settled), deadline)) {
+    return absl::DeadlineExceededError("an examination of a group does not end");
+  }
+  const auto fresh_end =
+      std::stable_partition(groups_.begin(), groups_.end(), [&](const RolloutGroup& group) {
+        return group.zero_variance || group.oldest_version + rules_.max_staleness >= version;
+      });
+  std::vector<RolloutGroup> stale(std::make_move_iterator(fresh_end),
+                                  std::make_move_iterator(groups_.end()));
+  groups_.erase(fresh_end, groups_.end());
+  return stale;
 }
 
 std::optional<v1::SubmitGroupReply> GroupStore::Remembered(uint64_t group_index,
@@ -69,7 +90,7 @@ BatchDecision GroupStore::Decide(uint64_t step) const {
   return DecideBatch(held, step, bound_, rules_);
 }
 
-ClosedBatch GroupStore::Take(const BatchDecision& decision) {
+ClosedBatch GroupStore::Take(const BatchDecision& decision, uint64_t step) {
   ClosedBatch batch;
   batch.reason = decision.reason;
   std::vector<bool> taken(groups_.size(), false);
@@ -87,6 +108,7 @@ ClosedBatch GroupStore::Take(const BatchDecision& decision) {
     if (!taken[i]) kept.push_back(std::move(groups_[i]));
   }
   groups_ = std::move(kept);
+  if (snapshot_.has_value()) snapshot_->policy_version = step;
   return batch;
 }
 
@@ -106,7 +128,7 @@ absl::StatusOr<ClosedBatch> GroupStore::AwaitBatch(uint64_t step, absl::Time dea
   const bool done = clock_->AwaitUntil(&mutex_, absl::Condition(&complete), deadline);
   if (stopped_) return absl::CancelledError("stopped while waiting for groups");
   if (!done) return absl::DeadlineExceededError(decision.reason);
-  return Take(decision);
+  return Take(decision, step);
 }
 
 }  // namespace temper::learner

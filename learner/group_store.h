@@ -42,12 +42,20 @@ class GroupStore final {
   explicit GroupStore(const BatchRules& rules, base::Clock* clock = base::SystemClock())
       : rules_(rules), clock_(clock) {}
 
-  // Admission begins: submits of `timeline` are judged against `policy_version`.
+  // Admission begins: submits of `timeline` are judged against `policy_version`, the one that a
+  // group admitted now is trained on at the earliest. It grows when AwaitBatch hands out a step's
+  // batch: what arrives during the update can only be trained after it.
   void Open(uint64_t timeline, uint64_t policy_version);
-  // The version of the step that was closed; call before the version is out.
-  void Advance(uint64_t policy_version);
-  // Nullopt before Open.
-  std::optional<AdmissionSnapshot> Snapshot() const;
+
+  // What to examine against; nullopt before Open. Every Begin has its End, after Hold; one
+  // examination at a time.
+  std::optional<AdmissionSnapshot> BeginExamination();
+  void EndExamination();
+
+  // Takes out the groups that are too old to be trained on `version`: with the batch of step
+  // `version` taken, no such group is admitted any more, so that none can stay held for ever.
+  // Waits, at most until `deadline`, for an examination that began before that.
+  absl::StatusOr<std::vector<RolloutGroup>> TakeStale(uint64_t version, absl::Time deadline);
 
   // The answer that this attempt's submit had before, if it is remembered.
   std::optional<v1::SubmitGroupReply> Remembered(uint64_t group_index, uint32_t attempt) const;
@@ -67,12 +75,14 @@ class GroupStore final {
 
  private:
   BatchDecision Decide(uint64_t step) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  ClosedBatch Take(const BatchDecision& decision) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  ClosedBatch Take(const BatchDecision& decision, uint64_t step)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const BatchRules rules_;
   base::Clock* const clock_;
   mutable absl::Mutex mutex_;
   std::optional<AdmissionSnapshot> snapshot_ ABSL_GUARDED_BY(mutex_);
+  std::optional<uint64_t> examining_version_ ABSL_GUARDED_BY(mutex_);
   std::vector<RolloutGroup> groups_ ABSL_GUARDED_BY(mutex_);
   StepBound bound_ ABSL_GUARDED_BY(mutex_);
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;

@@ -1,6 +1,9 @@
 #include "learner/step_loop.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "learner/checkpoint.h"
@@ -15,6 +18,9 @@ namespace {
 constexpr absl::Duration kWaitReport = absl::Seconds(30);
 // An orchestrator that is restarted comes back well within this.
 constexpr absl::Duration kCommitPatience = absl::Minutes(30);
+
+// One examination asks the orchestrator once, with a deadline of seconds.
+constexpr absl::Duration kExaminationPatience = absl::Minutes(1);
 
 // The numbers of an update, as shares and means.
 void AddUpdate(const DapoStepResult& result, StepRecord* record) {
@@ -68,7 +74,7 @@ absl::Status StepLoop::Run() {
     absl::StatusOr<ClosedBatch> batch = AwaitBatch(parts_.trainer->state().step + 1, &waited);
     if (absl::IsCancelled(batch.status())) return CheckpointOnStop();
     TEMPER_RETURN_IF_ERROR(batch.status());
-    status = RunStep(*batch, waited);
+    status = RunStep(*std::move(batch), waited);
   }
   // A stop in the middle of a step abandons it; the next incarnation does it again.
   if (absl::IsCancelled(status) && parts_.stop->StopRequested()) return absl::OkStatus();
@@ -98,12 +104,16 @@ absl::StatusOr<DapoStepResult> StepLoop::Update(const ClosedBatch& batch) {
                      parts_.trainer, parts_.stop);
 }
 
-absl::Status StepLoop::RunStep(const ClosedBatch& batch, absl::Duration waited) {
+absl::Status StepLoop::RunStep(ClosedBatch batch, absl::Duration waited) {
   const uint64_t version = parts_.trainer->state().step;  // that is trained
   const absl::Time update_began = parts_.clock->Now();
   TEMPER_ASSIGN_OR_RETURN(const DapoStepResult result, Update(batch));
   const absl::Time update_ended = parts_.clock->Now();
   parts_.trainer->CloseStep(result.skipped());
+  TEMPER_ASSIGN_OR_RETURN(
+      std::vector<RolloutGroup> stale,
+      parts_.store->TakeStale(version + 1, parts_.clock->Now() + kExaminationPatience));
+  std::move(stale.begin(), stale.end(), std::back_inserter(batch.stale));
 
   StepRecord record;
   record.step = version + 1;
@@ -132,7 +142,6 @@ absl::Status StepLoop::RunStep(const ClosedBatch& batch, absl::Duration waited) 
   TEMPER_RETURN_IF_ERROR(
       parts_.orchestrator->CommitStep(*last_commit_, absl::Now() + kCommitPatience).status());
   ShowMetrics(record);
-  parts_.store->Advance(record.step);
   return Publish(std::move(next));
 }
 

@@ -67,7 +67,7 @@ class StepLoop final {
   using Version = std::shared_ptr<const weights::WeightVersion>;
 
   absl::StatusOr<ClosedBatch> AwaitBatch(uint64_t step, absl::Duration* waited);
-  absl::Status RunStep(const ClosedBatch& batch, absl::Duration waited);
+  absl::Status RunStep(ClosedBatch batch, absl::Duration waited);
   absl::StatusOr<DapoStepResult> Update(const ClosedBatch& batch);
   absl::Status CheckNoise(const numerics::NoiseCounters& counters);
   absl::StatusOr<Version> BuildVersion() const;

@@ -35,14 +35,16 @@ void SubmissionDesk::Run() {
     absl::StatusOr<Queued> next = queue_.Pop(absl::Now() + absl::Seconds(60));
     if (absl::IsCancelled(next.status())) return;
     if (!next.ok()) continue;
-    next->answer(Consider(next->submit));
+    const absl::StatusOr<v1::SubmitGroupReply> answer = Consider(next->submit);
+    store_->EndExamination();
+    next->answer(answer);
   }
 }
 
 absl::StatusOr<v1::SubmitGroupReply> SubmissionDesk::Consider(
     const v1::SubmitGroupRequest& submit) {
   const v1::GroupRef& ref = submit.ref();
-  const std::optional<AdmissionSnapshot> snapshot = store_->Snapshot();
+  const std::optional<AdmissionSnapshot> snapshot = store_->BeginExamination();
   if (!snapshot.has_value()) return absl::FailedPreconditionError("no timeline is open yet");
   const AdmissionDecision decision =
       Examine(submit, member::SubmissionChecksum(submit), options_.rules, *snapshot);

@@ -89,6 +89,34 @@ TEST(GroupStoreTest, HandsOutACompleteBatchAndKeepsTheSurplus) {
   EXPECT_EQ(store.held(), 1u);
 }
 
+TEST(GroupStoreTest, JudgesWhatArrivesDuringAnUpdateByTheVersionThatIsBeingMade) {
+  GroupStore store(kAsynchronous);
+  store.Open(3, 5);
+  for (const uint64_t index : {6, 7}) store.Hold(GroupWith(index, {1, 0}, 5));
+  base::StopToken stop;
+  ASSERT_TRUE(store.AwaitBatch(6, absl::InfinitePast(), &stop).ok());
+  EXPECT_EQ(store.BeginExamination()->policy_version, 6u);
+}
+
+TEST(GroupStoreTest, AGroupThatWasExaminedBeforeTheUpdateAndHeldInItDoesNotStayForEver) {
+  GroupStore store(kAsynchronous);
+  store.Open(3, 5);
+  for (const uint64_t index : {6, 7}) store.Hold(GroupWith(index, {1, 0}, 5));
+  ASSERT_EQ(store.BeginExamination()->policy_version, 5u);  // a group of version 4 may be trained
+  base::StopToken stop;
+  ASSERT_TRUE(store.AwaitBatch(6, absl::InfinitePast(), &stop).ok());
+  EXPECT_THAT(store.TakeStale(6, absl::InfinitePast()),
+              StatusIs(absl::StatusCode::kDeadlineExceeded));
+  store.Hold(GroupWith(8, {1, 0}, 4));
+  store.Hold(GroupWith(9, {1, 0}, 5));
+  store.EndExamination();
+  const auto stale = store.TakeStale(6, absl::InfinitePast());
+  ASSERT_TRUE(stale.ok());
+  ASSERT_EQ(stale->size(), 1u);
+  EXPECT_EQ(stale->front().group_index, 8u);
+  EXPECT_EQ(store.held(), 1u);
+}
+
 TEST(GroupStoreTest, SaysHowFarTheStepIsAtTheDeadline) {
   GroupStore store(kSynchronous);
   base::StopToken stop;

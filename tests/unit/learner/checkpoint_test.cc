@@ -2,7 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <fstream>
 
 #include "model/io/loader.h"
@@ -121,6 +123,23 @@ TEST_F(CheckpointTest, AFailedWriteLeavesNothingBehind) {
   std::ofstream(dir_.File("checkpoints")) << "in the way";
   EXPECT_FALSE(Write(1).ok());
   EXPECT_FALSE(base::PathExists(StepDir(1)));
+}
+
+TEST_F(CheckpointTest, ADiskThatTakesNoMoreLeavesTheOldCheckpointAndNothingHalfWritten) {
+  ASSERT_THAT(Write(3), IsOk());
+  // The kernel refuses to let a file grow past the limit, in the middle of the weights.
+  signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  rlimit small = before;
+  small.rlim_cur = 16 << 10;
+  setrlimit(RLIMIT_FSIZE, &small);
+  const absl::Status status = Write(3);
+  setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(std::string(status.message()), HasSubstr("cannot write checkpoint"));
+  EXPECT_FALSE(base::PathExists(StepDir(3) + ".partial"));
+  EXPECT_THAT(ReadCheckpoint(StepDir(3), 0), IsOk());
 }
 
 TEST_F(CheckpointTest, ReplacesACheckpointOfTheSameStep) {
