@@ -87,6 +87,7 @@ absl::StatusOr<LearnerOptions> LearnerOptionsFromConfig(const v1::RunConfig& con
   std::vector<std::string> mistakes;
   options.run_dir = config.run_dir();
   options.seed = config.seed();
+  options.fresh_weights = config.trainer().sft().fresh_weights();
   options.config_fingerprint = config::Fingerprint(config);
   CopyTrainer(config, &options);
   options.dapo = RulesOf(config, &mistakes);

@@ -21,6 +21,8 @@ namespace temper::learner {
 struct LearnerOptions {
   std::string run_dir;
   uint64_t seed = 1;
+  bool fresh_weights =
+      false;  // supervised training starts from fresh weights whatever the model has
   uint64_t config_fingerprint = 0;
   AdmissionRules admission;  // run_id is filled in by whoever joined
   BatchRules batch;

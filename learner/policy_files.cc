@@ -64,7 +64,7 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> MakeTrainer(
     base::LogInfo("checkpoint_read", {{"path", checkpoint}, {"step", loaded.state.step}});
     return trainer;
   }
-  if (fresh_weights_allowed && HasNoWeights(model_path)) {
+  if (fresh_weights_allowed && (options.fresh_weights || HasNoWeights(model_path))) {
     TEMPER_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadModelConfig(model_path));
     TEMPER_ASSIGN_OR_RETURN(const model::Parameters parameters,
                             model::InitializeParameters(config, options.seed));

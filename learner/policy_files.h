@@ -27,8 +27,9 @@ absl::StatusOr<PolicyFiles> ReadPolicyFiles(const v1::ModelConfig& config);
 
 // A trainer with the weights of `model_path`, or, with `checkpoint` (not empty), with weights,
 // moments and numbers of that checkpoint, whose commit goes to `last_commit` (may be null).
-// fresh_weights_allowed: a directory without weights gives fresh ones drawn with the run's seed;
-// otherwise it is NotFound. Errors: those of LoadModel and ReadCheckpoint.
+// fresh_weights_allowed: a directory without weights, or options.fresh_weights, gives fresh ones
+// drawn with the run's seed; otherwise missing weights are NotFound. Errors: those of LoadModel and
+// ReadCheckpoint.
 absl::StatusOr<std::unique_ptr<PolicyTrainer>> MakeTrainer(
     const LearnerOptions& options, const std::string& model_path, const std::string& checkpoint,
     bool fresh_weights_allowed, std::optional<v1::CommitStepRequest>* last_commit);

@@ -144,6 +144,7 @@ void FillTrainer(v1::RunConfig* config) {
   SET(t, gap_probe_groups, 2);
   SET(t, gap_probe_every, 0);
   SET(t->mutable_sft(), problems_per_step, 64);
+  SET(t->mutable_sft(), fresh_weights, false);
 
   v1::DapoConfig* d = t->mutable_dapo();
   SET(d, clip_ratio_low, 0.2);

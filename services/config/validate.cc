@@ -194,6 +194,7 @@ std::vector<std::string> Unbuilt(const v1::RunConfig& config) {
        absl::StrCat("trainer.noise_injection.draw ", t.noise_injection().draw()));
   note(t.noise_injection().enabled() && t.noise_injection().where() != "rollout",
        absl::StrCat("trainer.noise_injection.where ", t.noise_injection().where()));
+  note(t.gap_probe_every() > 0, "trainer.gap_probe_every above 0 (splitting the gap)");
   note(t.dapo().kl_coefficient() != 0, "trainer.dapo.kl_coefficient above 0 (a reference model)");
   note(config.rollout().device() == "cuda" || t.device() == "cuda", "device cuda");
   note(config.rollout().kv_after_swap() == "recompute", "rollout.kv_after_swap recompute");
