@@ -41,26 +41,29 @@ std::string Text(const nlohmann::json& json, const char* key) {
   return value->is_string() ? value->get<std::string>() : value->dump();
 }
 
+void PrintGroup(const nlohmann::json& group, const nlohmann::json& completions) {
+  std::printf("\n== group %s  %s  truth %s\n%s\n", Text(group, "group_index").c_str(),
+              Text(group, "ending").c_str(), Text(group, "truth").c_str(),
+              Text(group, "prompt").c_str());
+  int sample = 0;
+  for (const nlohmann::json& completion : completions) {
+    std::printf("-- sample %d  reward %s  answer %s\n%s\n", sample++,
+                Text(completion, "reward").c_str(), Text(completion, "extracted").c_str(),
+                Text(completion, "text").c_str());
+  }
+}
+
 absl::Status Samples(const SamplesArguments& arguments) {
   TEMPER_ASSIGN_OR_RETURN(const std::string run_dir, ResolveRunDirectory(arguments.run));
   TEMPER_ASSIGN_OR_RETURN(const std::string file, SamplesFile(run_dir, arguments.step));
   std::printf("%s\n", file.c_str());
-  std::string group;
   int groups = 0;
-  return ForEachJsonLine(file, [&](const nlohmann::json& sample) -> absl::Status {
-    if (Text(sample, "group_index") != group) {
-      group = Text(sample, "group_index");
-      ++groups;
-      if (arguments.limit == 0 || groups <= arguments.limit) {
-        std::printf("\n== group %s  truth %s\n%s\n", group.c_str(), Text(sample, "truth").c_str(),
-                    Text(sample, "prompt").c_str());
-      }
+  return ForEachJsonLine(file, [&](const nlohmann::json& group) -> absl::Status {
+    const auto completions = group.find("completions");
+    if (completions == group.end() || !completions->is_array()) {
+      return absl::InvalidArgumentError("is no group of completions");
     }
-    if (arguments.limit == 0 || groups <= arguments.limit) {
-      std::printf("-- sample %s  reward %s  answer %s\n%s\n", Text(sample, "sample").c_str(),
-                  Text(sample, "reward").c_str(), Text(sample, "extracted").c_str(),
-                  Text(sample, "completion").c_str());
-    }
+    if (arguments.limit == 0 || ++groups <= arguments.limit) PrintGroup(group, *completions);
     return absl::OkStatus();
   });
 }

@@ -48,6 +48,15 @@ std::string TailOf(const std::string& path) {
   return text->substr(text->size() - std::min<size_t>(text->size(), 1500));
 }
 
+void AddNetworkFlags(const v1::NetworkConfig& network, std::vector<std::string>* args) {
+  if (network.insecure_network()) args->push_back("--insecure-network");
+  for (const auto& [flag, file] :
+       {std::pair{"--tls-certificate", network.tls_certificate()},
+        std::pair{"--tls-key", network.tls_key()}, std::pair{"--tls-ca", network.tls_ca()}}) {
+    if (!file.empty()) args->insert(args->end(), {flag, file});
+  }
+}
+
 absl::StatusCode CodeOfExit(const ExitState& exit) {
   if (exit.signal == 0 && exit.code == base::kExitUsage) return absl::StatusCode::kInvalidArgument;
   if (exit.signal == 0 && exit.code == base::kExitData) return absl::StatusCode::kDataLoss;
@@ -87,6 +96,7 @@ absl::StatusOr<std::vector<std::string>> Supervisor::Arguments(const SlotKey& ke
       "--metrics-listen", any_port,
       "--log-file",       absl::StrCat(run_dir, "/logs/", MemberId(role, number), ".log")};
   if (role != v1::ROLE_ROLLOUT_WORKER) args.insert(args.end(), {"--listen", any_port});
+  AddNetworkFlags(options_.config.network(), &args);
   if (role == v1::ROLE_ORCHESTRATOR) {
     args.insert(args.end(),
                 {"--config", absl::StrCat(run_dir, "/resolved.yaml"), "--run-dir", run_dir});
@@ -131,7 +141,12 @@ absl::Status Supervisor::StartOrchestrator() {
   }
   if (greeting->address != address_) {
     address_ = greeting->address;
-    TEMPER_ASSIGN_OR_RETURN(orchestrator_, OrchestratorClient::Create(address_));
+    const v1::NetworkConfig& network = options_.config.network();
+    TEMPER_ASSIGN_OR_RETURN(
+        orchestrator_,
+        OrchestratorClient::Create(address_, {.certificate_file = network.tls_certificate(),
+                                              .private_key_file = network.tls_key(),
+                                              .ca_file = network.tls_ca()}));
   }
   return WritePrometheusConfig(options_.config.run_dir(), greeting->metrics_address);
 }
@@ -178,6 +193,8 @@ absl::Status Supervisor::TendSlot(const SlotKey& key, Slot* slot, absl::Time now
   const std::optional<ExitState> exit = slot->process->Poll();
   if (!exit.has_value()) return absl::OkStatus();
   PollStatus();  // a process may leave because the run has just ended
+  // The orchestrator leaves by itself when all is over, and stays up until it could say so.
+  if (key.first == v1::ROLE_ORCHESTRATOR && exit->signal == 0 && exit->code == 0) over_ = true;
   const std::string member = MemberId(key.first, key.second);
   const RestartDecision decision =
       DecideRestart(*exit, RunIsOver() || !slot->wanted, slot->restarts, now, restart_options_);
@@ -224,8 +241,8 @@ void Supervisor::FollowDesired() {
 }
 
 bool Supervisor::RunIsOver() const {
-  return status_.state() == v1::RUN_STATE_FINISHED || status_.state() == v1::RUN_STATE_STOPPED ||
-         status_.state() == v1::RUN_STATE_FAILED;
+  return over_ || status_.state() == v1::RUN_STATE_FINISHED ||
+         status_.state() == v1::RUN_STATE_STOPPED || status_.state() == v1::RUN_STATE_FAILED;
 }
 
 void Supervisor::AwaitExits(absl::Duration grace, bool with_orchestrator) {

@@ -81,6 +81,7 @@ class Supervisor final {
   v1::GetStatusReply status_;
   absl::Time next_poll_ = absl::InfinitePast();
   uint64_t last_step_ = 0;  // newest metrics line seen
+  bool over_ = false;       // the orchestrator has left by itself
 };
 
 // "rollout_worker", "learner", ...: a role's name in member ids, log files and desired counts.

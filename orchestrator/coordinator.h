@@ -91,7 +91,8 @@ class Coordinator final {
   absl::StatusOr<std::optional<SummaryInputs>> SummaryDue();
   absl::Status SummaryWritten(const std::string& summary_json);
 
-  // Whether the run is over, its summary written and every member gone: the process may end.
+  // Whether the run is over, its summary written, every member gone, and whoever watches has been
+  // told by GetStatus (or has not asked for some seconds): the process may end.
   bool MayExit();
   v1::RunState state();
   std::vector<v1::Peer> LiveMembers();  // with healthy set
@@ -156,6 +157,8 @@ class Coordinator final {
   Ended ended_ ABSL_GUARDED_BY(mutex_) = Ended::kNo;
   std::string end_reason_ ABSL_GUARDED_BY(mutex_);
   std::string summary_json_ ABSL_GUARDED_BY(mutex_);  // once written
+  absl::Time summarized_at_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  bool end_told_ ABSL_GUARDED_BY(mutex_) = false;  // by GetStatus, with the summary
   uint64_t learner_incarnation_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<uint64_t, v1::Manifest> manifests_ ABSL_GUARDED_BY(mutex_);  // of this timeline
   std::map<uint64_t, Acknowledgement> first_acknowledged_ ABSL_GUARDED_BY(mutex_);

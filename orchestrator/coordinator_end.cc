@@ -15,7 +15,7 @@ constexpr absl::Duration kLongestSleep = absl::Seconds(5);
 constexpr absl::Duration kMissingLogEvery = absl::Seconds(30);
 constexpr absl::Duration kProgressLogEvery = absl::Minutes(1);
 // Members join within seconds of the orchestrator's start; before that nobody being there says
-// nothing.
+// nothing. Also how long a supervisor may take to ask how the run ended.
 constexpr absl::Duration kLinger = absl::Seconds(5);
 
 }  // namespace
@@ -127,13 +127,15 @@ absl::Status Coordinator::SummaryWritten(const std::string& summary_json) {
     TEMPER_RETURN_IF_ERROR(End(Ended::kFinished, "all steps and evaluations are done"));
   }
   summary_json_ = summary_json;
+  summarized_at_ = Now();
   return absl::OkStatus();
 }
 
 bool Coordinator::MayExit() {
   absl::MutexLock lock(&mutex_);
-  return ended_ != Ended::kNo && !summary_json_.empty() && members_.empty() &&
-         Now() - born_ >= kLinger;
+  if (ended_ == Ended::kNo || summary_json_.empty() || !members_.empty()) return false;
+  const absl::Time now = Now();
+  return now - born_ >= kLinger && (end_told_ || now - summarized_at_ >= kLinger);
 }
 
 v1::RunState Coordinator::state() {
@@ -197,6 +199,7 @@ absl::Status Coordinator::GetStatus(const v1::GetStatusRequest& request,
   FillEvaluations(reply);
   for (const auto& [role, count] : desired_) (*reply->mutable_desired())[RoleName(role)] = count;
   reply->set_summary_json(summary_json_);
+  if (ended_ != Ended::kNo && !summary_json_.empty()) end_told_ = true;
   return absl::OkStatus();
 }
 

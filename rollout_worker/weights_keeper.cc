@@ -102,6 +102,10 @@ void WeightsKeeper::Run() {
   std::string last_reason;
   while (!options_.halt->StopRequested()) {
     const member::MembershipView view = options_.membership->view();
+    if (view.rejoins != rejoins_) {
+      rejoins_ = view.rejoins;
+      AcknowledgeAgain();
+    }
     const FetchDecision decision = NextFetch(view.timeline, view.latest_version, Held());
     if (decision.reason != last_reason) {
       last_reason = decision.reason;
@@ -183,6 +187,18 @@ absl::Status WeightsKeeper::InstallAndAcknowledge(const weights::WeightVersion& 
   return absl::OkStatus();
 }
 
+void WeightsKeeper::AcknowledgeAgain() {
+  if (!Held().has_value()) return;
+  const absl::StatusOr<v1::AcknowledgeWeightsReply> reply =
+      options_.peers->AcknowledgeWeights(acknowledged_);
+  if (reply.ok() && reply->accepted()) return;
+  base::LogInfo("weights_let_go",
+                {{"version", acknowledged_.version()},
+                 {"reason", reply.ok() ? reply->reason() : reply.status().ToString()}});
+  absl::MutexLock lock(&mutex_);
+  held_.reset();
+}
+
 absl::Status WeightsKeeper::Acknowledge(const weights::WeightVersion& version,
                                         const numerics::AqnReport& report) {
   const v1::Manifest& manifest = version.manifest();
@@ -207,6 +223,7 @@ absl::Status WeightsKeeper::Acknowledge(const weights::WeightVersion& version,
         absl::StrCat("version ", manifest.version(), " was not accepted: ", reply.reason()));
   }
   refused_.reset();
+  acknowledged_ = request;
   base::LogInfo("weights_installed", {{"timeline", manifest.timeline()},
                                       {"version", manifest.version()},
                                       {"aqn_sigma", report.sigma},

@@ -78,6 +78,9 @@ class WeightsKeeper final {
   absl::Status InstallAndAcknowledge(const weights::WeightVersion& version);
   absl::Status Acknowledge(const weights::WeightVersion& version,
                            const numerics::AqnReport& report);
+  // The orchestrator had forgotten this worker, and so what it had acknowledged: says it again, or
+  // else lets go of the version, which is then brought anew.
+  void AcknowledgeAgain();
   bool Fatal(const absl::Status& status) const;
 
   const WeightsKeeperOptions options_;
@@ -85,6 +88,8 @@ class WeightsKeeper final {
   std::thread thread_;                 // runs Run
   std::optional<VersionKey> refused_;  // whose acknowledgement was refused last; the thread's own
   int refusals_ = 0;                   // of that version
+  uint64_t rejoins_ = 0;               // the membership's, when last looked at; the thread's own
+  v1::AcknowledgeWeightsRequest acknowledged_;  // of the held version; the thread's own
   mutable absl::Mutex mutex_;
   std::optional<VersionKey> held_ ABSL_GUARDED_BY(mutex_);
   bool exact_in_use_ ABSL_GUARDED_BY(mutex_) = false;

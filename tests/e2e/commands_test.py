@@ -1,0 +1,85 @@
+"""The inspection commands: JSON lines on standard output, and nothing else there."""
+
+import json
+import unittest
+
+from run_fixture import ROOT, TINY_POLICY, fresh_folder, json_lines, main, temper, write_recipe
+
+SMOLLM2 = ROOT / "tests/golden/tiny_smollm_tokenizer.json"
+EXAMPLE = ROOT / "recipes/findings/hw-error.yaml"
+
+
+class Commands(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = fresh_folder("commands")
+        cls.recipe = write_recipe(cls.folder)
+
+    def output(self, *arguments, stdin=b""):
+        done = temper(*arguments, stdin=stdin)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def test_schedule_prints_sigma_of_every_update(self):
+        lines = json_lines(self.output("schedule", self.recipe, "trainer.total_updates=9"))
+        self.assertEqual([line["update"] for line in lines], list(range(9)))
+        # Three stages, of three updates each: nothing first, then from start to end by a factor.
+        self.assertEqual(lines[0]["sigma"], 0)
+        self.assertAlmostEqual(lines[3]["sigma"], 0.05)
+        self.assertAlmostEqual(lines[6]["sigma"], 0.0005)
+
+    def test_schedule_takes_epochs_in_place_of_updates(self):
+        lines = json_lines(self.output("schedule", EXAMPLE, "trainer.epochs=2",
+                                       "trainer.updates_per_epoch=29"))
+        self.assertEqual(len(lines), 58)
+        self.assertAlmostEqual(lines[0]["sigma"], 0.05)
+
+    def test_score_reads_the_answer_by_each_rule(self):
+        samples = self.folder / "samples.jsonl"
+        samples.write_text('{"completion": "So it is 18.\\n#### 18", "answer": "18"}\n'
+                           '{"completion": "It is 18", "answer": "18"}\n'
+                           '{"completion": "#### 7", "answer": "#### 1,007"}\n')
+        lines = json_lines(self.output("score", "--rule", "strict", samples))
+        self.assertEqual([line["score"] for line in lines], [1, 0, 0])
+        self.assertEqual(lines[0], {"score": 1, "extracted": "18"})
+        lines = json_lines(self.output("score", "--rule", "flexible", samples))
+        self.assertEqual([line["score"] for line in lines], [1, 1, 0])
+
+    def test_tokenize_keeps_every_byte(self):
+        empty = self.output("tokenize", TINY_POLICY)
+        self.assertEqual(json.loads(empty), [])
+        once = json.loads(self.output("tokenize", TINY_POLICY, stdin=b"2 + 3"))
+        line = json.loads(self.output("tokenize", TINY_POLICY, stdin=b"2 + 3\n"))
+        self.assertEqual(line[:len(once)], once)
+        self.assertEqual(len(line), len(once) + 1, "the line end is a token")
+
+    def test_logprobs_are_one_per_token_after_the_first(self):
+        ids = self.folder / "ids.jsonl"
+        ids.write_text('{"ids": [5, 6, 7, 8]}\n{"ids": [9, 10]}\n')
+        clean = json_lines(self.output("logprobs", TINY_POLICY, ids))
+        self.assertEqual([len(line["logprobs"]) for line in clean], [3, 1])
+        self.assertTrue(all(value < 0 for line in clean for value in line["logprobs"]))
+        noisy = json_lines(self.output("logprobs", TINY_POLICY, ids, "--error-scale", "0.1"))
+        self.assertNotEqual(clean, noisy)
+        self.assertEqual(clean, json_lines(self.output("logprobs", TINY_POLICY, ids)))
+
+    def test_problems_are_generated_alike_every_time(self):
+        first = json_lines(self.output("problems", self.recipe, "--count", "3"))
+        self.assertEqual(len(first), 3)
+        for problem in first:
+            self.assertTrue(problem["solution"].endswith(f"#### {problem['truth']}"), problem)
+        self.assertEqual(first, json_lines(self.output("problems", self.recipe, "--count", "3")))
+        held_out = json_lines(self.output("problems", self.recipe, "--split", "eval"))
+        self.assertNotIn(first[0]["prompt"], [problem["prompt"] for problem in held_out])
+
+    def test_check_prints_the_resolved_configuration(self):
+        printed = self.output("check", self.recipe, "seed=7")
+        self.assertIn("seed: 7\n", printed)
+        self.assertRegex(printed, r"(?m)^# fingerprint: [0-9a-f]{16}$")
+        resolved = self.folder / "resolved.yaml"
+        resolved.write_text(printed)
+        self.assertEqual(self.output("check", resolved), printed, "it reads its own output")
+
+
+if __name__ == "__main__":
+    main()

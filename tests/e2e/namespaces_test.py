@@ -1,0 +1,60 @@
+"""A worker on another host joins by address alone; the other host is a network namespace."""
+
+import os
+import shutil
+import subprocess
+
+from run_fixture import BIN, Run, RunTestCase, main, wait_until
+
+HERE, THERE = "10.231.77.1", "10.231.77.2"
+
+
+def ip(*words):
+    return subprocess.run(["ip", *words], check=False, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+class Namespaces(RunTestCase):
+    def setUp(self):
+        if shutil.which("ip") is None:
+            self.skipTest("there is no `ip` command (package iproute2)")
+        self.name = f"temper{os.getpid()}"
+        made = ip("netns", "add", self.name)
+        if made.returncode != 0:
+            self.skipTest(f"network namespaces may not be made here: {made.stdout.strip()}")
+        self.addCleanup(ip, "netns", "del", self.name)
+        near, far = f"tn{os.getpid()}"[:15], f"tf{os.getpid()}"[:15]
+        for words in (["link", "add", near, "type", "veth", "peer", "name", far],
+                      ["link", "set", far, "netns", self.name],
+                      ["addr", "add", f"{HERE}/30", "dev", near],
+                      ["link", "set", near, "up"],
+                      ["-n", self.name, "addr", "add", f"{THERE}/30", "dev", far],
+                      ["-n", self.name, "link", "set", far, "up"]):
+            done = ip(*words)
+            if done.returncode != 0:
+                self.skipTest(f"ip {' '.join(words)}: {done.stdout.strip()}")
+
+    def test_a_worker_in_another_namespace_trains_with_the_run(self):
+        changes = {"network": {"listen_host": HERE, "insecure_network": True},
+                   "local": {"rollout_workers": 0}, "eval": {"enabled": False},
+                   "trainer": {"total_updates": 3}}
+        with Run("namespaces", changes) as run:
+            run.start()
+            wait_until((run.dir / "orchestrator.json").exists, 30, "the orchestrator serves")
+            address = run.record()["address"]
+            self.assertTrue(address.startswith(f"{HERE}:"), address)
+            log = run.folder / "far-worker.log"
+            worker = subprocess.Popen(
+                ["ip", "netns", "exec", self.name, BIN / "temper-rollout-worker",
+                 "--join", address, "--member-id", "far-worker", "--log-file", log],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.addCleanup(worker.kill)
+            run.finish()
+            self.assertEqual(worker.wait(20), 0, log.read_text())
+            self.check_ended_clean(run)
+            self.assertEqual(run.ledger("SELECT DISTINCT worker FROM attempts"),
+                             [("far-worker",)])
+
+
+if __name__ == "__main__":
+    main()
