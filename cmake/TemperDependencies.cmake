@@ -67,12 +67,15 @@ if(TEMPER_TORCH)
                                              "-Wl,-rpath,${torch_root}/lib")
 endif()
 
+# Host code alone calls CUDA and NCCL, so the C++ compiler is enough: no enable_language(CUDA) without
+# a .cu file.
 if(TEMPER_CUDA)
-  enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)
   find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)
   find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} REQUIRED)
   add_library(temper_nccl INTERFACE)
   target_include_directories(temper_nccl SYSTEM INTERFACE ${NCCL_INCLUDE_DIR})
   target_link_libraries(temper_nccl INTERFACE ${NCCL_LIBRARY} CUDA::cudart)
+  # Whatever is compiled differently in this build; rooms add to it. `./temper test --all` makes no more.
+  add_custom_target(temper_cuda_code)
 endif()

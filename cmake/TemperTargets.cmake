@@ -12,6 +12,9 @@ if(TEMPER_SANITIZE)
   target_link_options(temper_options INTERFACE -fsanitize=${TEMPER_SANITIZE})
 endif()
 
+# Libraries and programs without the tests; what the thread-annotation check compiles.
+add_custom_target(temper_code)
+
 # Debian's Abseil and gRPC are not instrumented; the thread sanitizer must be told of their locks.
 set(TEMPER_PROGRAM_OBJECTS "")
 set(TEMPER_TEST_ENVIRONMENT "TEMPER_BIN_DIR=${CMAKE_BINARY_DIR}/bin;TEMPER_BUILD_DIR=${CMAKE_BINARY_DIR}")
@@ -31,6 +34,7 @@ function(temper_library name)
   add_library(${target} STATIC ${ARG_SOURCES})
   target_link_libraries(${target} PUBLIC temper_options ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  add_dependencies(temper_code ${target})
 endfunction()
 
 # temper_binary(NAME SOURCES main.cc ... DEPS ...)
@@ -40,6 +44,7 @@ function(temper_binary name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES} ${TEMPER_PROGRAM_OBJECTS})
   target_link_libraries(${name} PRIVATE temper_options ${ARG_DEPS})
+  add_dependencies(temper_code ${name})
   if(NOT TEMPER_SANITIZE)
     target_link_libraries(${name} PRIVATE ${JEMALLOC_LIBRARY})
   endif()
