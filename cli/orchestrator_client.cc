@@ -12,7 +12,8 @@ rpc::CallOptions Options(std::string_view method, absl::Duration timeout) {
   return {.method = method,
           .timeout = timeout,
           .deadline = absl::Now() + timeout,
-          .retry = {.max_attempts = 100}};
+          .retry = {.max_attempts = 100},
+          .wait_for_ready = true};
 }
 
 }  // namespace

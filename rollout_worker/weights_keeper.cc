@@ -99,7 +99,7 @@ bool WeightsKeeper::Fatal(const absl::Status& status) const {
 }
 
 void WeightsKeeper::Run() {
-  std::string last_reason;
+  std::string last_reason, last_error;
   while (!options_.halt->StopRequested()) {
     const member::MembershipView view = options_.membership->view();
     if (view.rejoins != rejoins_) {
@@ -116,11 +116,17 @@ void WeightsKeeper::Run() {
       continue;
     }
     const absl::Status status = Fetch(*decision.fetch);
-    if (status.ok()) continue;
     if (options_.halt->StopRequested()) return;
-    base::LogWarning("weights_not_installed", {{"timeline", decision.fetch->timeline},
-                                               {"version", decision.fetch->version},
-                                               {"error", status.ToString()}});
+    if (status.ok()) {
+      last_error.clear();
+      continue;
+    }
+    if (status.ToString() != last_error) {
+      last_error = status.ToString();
+      base::LogWarning("weights_not_installed", {{"timeline", decision.fetch->timeline},
+                                                 {"version", decision.fetch->version},
+                                                 {"error", last_error}});
+    }
     if (Fatal(status)) {
       {
         absl::MutexLock lock(&mutex_);

@@ -202,8 +202,10 @@ void MembershipClient::Beat() {
   const absl::Duration timeout =
       std::clamp(2 * heartbeat_interval_, absl::Seconds(1), absl::Seconds(5));
   v1::HeartbeatReply reply;
+  rpc::CallOptions call = Call("Heartbeat", timeout, &stop_);
+  call.wait_for_ready = !view().connected;  // back as soon as the orchestrator is
   absl::Status status = rpc::CallUnary(stub_.get(), &v1::OrchestratorService::Stub::Heartbeat,
-                                       NextRequest(), &reply, Call("Heartbeat", timeout, &stop_));
+                                       NextRequest(), &reply, call);
   if (status.ok()) return RecordReply(reply);
   if (stop_.StopRequested()) return;
   const bool joining = absl::IsNotFound(status);

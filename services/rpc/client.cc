@@ -49,6 +49,7 @@ absl::Status RunAttempt(const CallOptions& options, absl::Time deadline,
                         absl::FunctionRef<grpc::Status(grpc::ClientContext*)> attempt) {
   const absl::Time start = options.clock->Now();
   grpc::ClientContext context;
+  context.set_wait_for_ready(options.wait_for_ready);
   // gRPC knows only real time; the clock's may be moved by hand.
   context.set_deadline(absl::ToChronoTime(absl::Now() + (deadline - start)));
   std::optional<std::stop_callback<std::function<void()>>> on_stop;

@@ -48,8 +48,11 @@ struct CallOptions {
   absl::Time deadline = absl::InfiniteFuture();  // of all attempts and waits together
   RetryPolicy retry;                             // default: one attempt
   uint64_t jitter_key = 0;                       // tells callers apart, e.g. hash of worker id
-  base::StopToken* stop = nullptr;               // raised: the call in flight is cancelled
-  base::Clock* clock = base::SystemClock();      // for waits and latencies
+  // An attempt waits for the connection up to its timeout instead of failing at once. gRPC drives a
+  // connection only while some call waits; where all fail at once, it may take 5 s to come back.
+  bool wait_for_ready = false;
+  base::StopToken* stop = nullptr;           // raised: the call in flight is cancelled
+  base::Clock* clock = base::SystemClock();  // for waits and latencies
   RpcMetrics* metrics = nullptr;
 };
 
