@@ -80,6 +80,11 @@ absl::Status CheckRunnable(const v1::RunConfig& config) {
       }
     }
   }
+  if (!base::PathExists(config.model().path())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("model.path: there is no ", config.model().path(),
+                     "; give a Hugging Face directory or a .gguf file"));
+  }
   TEMPER_ASSIGN_OR_RETURN(const model::ModelConfig model,
                           model::LoadModelConfig(config.model().path()));
   const int layers = static_cast<int>(model.num_layers);
@@ -113,8 +118,7 @@ absl::Status RunSession(const v1::RunConfig& config, bool resume, bool verbose) 
   if (!status.ok()) return status;
   if (supervisor.status().state() == v1::RUN_STATE_STOPPED) {
     console.Line(absl::StrCat("stopped at step ", supervisor.status().step(),
-                              "; go on with: ./temper run ", config.run_dir(),
-                              "/config.yaml run_dir=", config.run_dir(), " --resume auto"));
+                              "; go on with: ./temper run ", config.run_dir(), " --resume auto"));
     return absl::OkStatus();
   }
   PrintSummary(config.run_dir(), &console);

@@ -157,9 +157,14 @@ absl::Status WeightsKeeper::Fetch(const VersionKey& wanted) {
   const absl::Time begun = absl::Now();
   const absl::Duration limit =
       absl::Seconds(options_.setup->config.weights().broadcast_timeout_seconds());
-  TEMPER_ASSIGN_OR_RETURN(const std::shared_ptr<const weights::WeightVersion> version,
-                          weights::ReceiveVersion(manifest, begun + limit,
-                                                  {.catch_up = &pull_, .stop = options_.halt}));
+  const auto overtaken = [&] {
+    const member::MembershipView view = options_.membership->view();
+    return NextFetch(view.timeline, view.latest_version, Held()).fetch != wanted;
+  };
+  TEMPER_ASSIGN_OR_RETURN(
+      const std::shared_ptr<const weights::WeightVersion> version,
+      weights::ReceiveVersion(manifest, begun + limit,
+                              {.catch_up = &pull_, .stop = options_.halt, .overtaken = overtaken}));
   options_.metrics->weights_pull_seconds.Observe(absl::ToDoubleSeconds(absl::Now() - begun));
   return InstallAndAcknowledge(*version);
 }

@@ -43,6 +43,10 @@ absl::Status CatchUp(VersionAssembler* assembler, absl::Time deadline,
           absl::StrCat("version ", version, " could not be pulled: ", status.message()));
     }
     if (!BackOff(options, deadline)) return absl::CancelledError("stopped while pulling weights");
+    if (options.overtaken && options.overtaken()) {
+      return absl::AbortedError(
+          absl::StrCat("version ", version, " is not wanted any more; last: ", status.message()));
+    }
   }
 }
 

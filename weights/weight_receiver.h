@@ -2,6 +2,7 @@
 
 // The worker's way to a complete version: tries, verifies, falls back.
 
+#include <functional>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -22,6 +23,9 @@ struct ReceiverOptions {
   absl::Duration backoff = absl::Milliseconds(100);  // before trying an unreachable source again
   ManifestLimits limits;
   base::StopToken* stop = nullptr;  // raised: Cancelled at the next wait
+  // Asked before an unreachable source is tried again: whether another version is wanted by now.
+  // Without it a version whose learner is gone is tried until the deadline. May be empty.
+  std::function<bool()> overtaken;
   base::Clock* clock = base::SystemClock();
 };
 
@@ -29,8 +33,8 @@ struct ReceiverOptions {
 // this manifest, then pulls: again after Unavailable until `deadline`, again after DataLoss for the
 // buckets that are missing.
 // Returns: the verified version; DataLoss after options.tries tries whose bytes did not verify, or
-// for a manifest that cannot be true; NotFound, Aborted as the source says (ask for the newest
-// manifest); DeadlineExceeded; Cancelled after a stop.
+// for a manifest that cannot be true; NotFound, Aborted as the source says, Aborted if overtaken
+// (ask for the newest manifest); DeadlineExceeded; Cancelled after a stop.
 absl::StatusOr<std::shared_ptr<const WeightVersion>> ReceiveVersion(const v1::Manifest& manifest,
                                                                     absl::Time deadline,
                                                                     const ReceiverOptions& options);

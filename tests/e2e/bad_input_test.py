@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 
 from run_fixture import (BIN, ROOT, TINY_POLICY, Run, RunTestCase, UNDISTURBED, fresh_folder, main,
@@ -88,7 +89,7 @@ class BadInput(RunTestCase):
     def test_noise_that_would_do_nothing(self):
         recipe, run_dir = self.recipe(
             "no_noise", {"trainer": {"noisy_ops": {"target_layers": [17]}}})
-        self.refused(USAGE, "noisy_ops", arguments=("run", recipe, f"run_dir={run_dir}"))
+        self.refused(USAGE, "target_layers", "17", arguments=("run", recipe, f"run_dir={run_dir}"))
 
     def test_a_line_that_is_not_json(self):
         path = self.folder / "broken.jsonl"
@@ -114,11 +115,14 @@ class BadInput(RunTestCase):
             run.await_no_process()
 
     def test_a_port_in_use_is_named(self):
-        done = subprocess.run(
-            [BIN / "temper-reward-server", "--listen", "127.0.0.1:1"], check=False, timeout=30,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        if done.returncode == 0:
-            self.skipTest("port 1 could be bound")
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            for flag in ("--listen", "--metrics-listen"):
+                done = subprocess.run(
+                    [BIN / "temper-reward-server", flag, address], check=False, timeout=30,
+                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                self.assertEqual(done.returncode, RUNTIME, done.stdout)
+                self.assertIn(address.encode(), done.stdout)
 
     def test_a_peer_of_another_run_is_refused(self):
         with Run("bad_input/two_runs", {"trainer": {"total_updates": 400}}) as run:

@@ -5,7 +5,6 @@ import unittest
 
 from run_fixture import ROOT, TINY_POLICY, fresh_folder, json_lines, main, temper, write_recipe
 
-SMOLLM2 = ROOT / "tests/golden/tiny_smollm_tokenizer.json"
 EXAMPLE = ROOT / "recipes/findings/hw-error.yaml"
 
 
@@ -32,7 +31,10 @@ class Commands(unittest.TestCase):
         lines = json_lines(self.output("schedule", EXAMPLE, "trainer.epochs=2",
                                        "trainer.updates_per_epoch=29"))
         self.assertEqual(len(lines), 58)
-        self.assertAlmostEqual(lines[0]["sigma"], 0.05)
+        # Per epoch one sixth without noise, then five stages; the second epoch begins lower.
+        self.assertEqual((lines[0]["sigma"], lines[29]["sigma"]), (0, 0))
+        self.assertAlmostEqual(lines[5]["sigma"], 0.05)
+        self.assertAlmostEqual(lines[34]["sigma"], 0.005)
 
     def test_score_reads_the_answer_by_each_rule(self):
         samples = self.folder / "samples.jsonl"

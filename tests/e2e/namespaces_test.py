@@ -28,6 +28,7 @@ class Namespaces(RunTestCase):
                       ["link", "set", far, "netns", self.name],
                       ["addr", "add", f"{HERE}/30", "dev", near],
                       ["link", "set", near, "up"],
+                      ["-n", self.name, "link", "set", "lo", "up"],
                       ["-n", self.name, "addr", "add", f"{THERE}/30", "dev", far],
                       ["-n", self.name, "link", "set", far, "up"]):
             done = ip(*words)

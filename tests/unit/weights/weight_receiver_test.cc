@@ -130,6 +130,20 @@ TEST_F(WeightReceiverTest, RefusesAManifestThatCannotBeTrue) {
   EXPECT_EQ(pull_.calls, 0);
 }
 
+TEST_F(WeightReceiverTest, LetsGoOfAVersionThatIsNotWantedAnyMore) {
+  ReceiverOptions options = Options();
+  bool wanted = true;
+  options.overtaken = [&] { return !wanted; };
+  pull_.Then([](VersionAssembler*) { return absl::UnavailableError("the learner restarts"); });
+  EXPECT_TRUE(ReceiveVersion(version_->manifest(), Deadline(), options).ok());
+  EXPECT_EQ(pull_.calls, 2);
+
+  wanted = false;
+  pull_.Then([](VersionAssembler*) { return absl::UnavailableError("the learner is gone"); });
+  EXPECT_TRUE(absl::IsAborted(ReceiveVersion(version_->manifest(), Deadline(), options).status()));
+  EXPECT_EQ(pull_.calls, 3);
+}
+
 TEST_F(WeightReceiverTest, EndsWhenStopped) {
   base::StopToken stop;
   stop.RequestStop();
