@@ -298,6 +298,11 @@ absl::Status MoveLaterFilesAside(const std::string& run_dir, uint64_t resume_ste
     const std::string from = absl::StrCat(run_dir, "/", folder);
     TEMPER_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(from));
     for (const std::string& name : names) {
+      if (name.find(".partial-") != std::string::npos) {  // a write that a kill interrupted
+        std::error_code ignored;                          // what cannot be removed does no harm
+        fs::remove(absl::StrCat(from, "/", name), ignored);
+        continue;
+      }
       const std::optional<uint64_t> step = NumberIn(name, "step_", suffix);
       if (!step.has_value() || *step <= resume_step) continue;
       TEMPER_RETURN_IF_ERROR(MoveAside(from, absl::StrCat(aside, "/", folder), name));

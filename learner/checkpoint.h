@@ -73,7 +73,8 @@ absl::StatusOr<std::optional<std::string>> FindLatestCheckpoint(const std::strin
 absl::Status PruneCheckpoints(const std::string& run_dir, uint32_t keep);
 
 // Moves the checkpoints and samples files of steps after resume_step to RUN/rewound/timeline_T/,
-// so that a new timeline starts where they are not. timeline: the new one's number.
+// so that a new timeline starts where they are not, and removes files whose writing a kill
+// interrupted. timeline: the new one's number.
 absl::Status MoveLaterFilesAside(const std::string& run_dir, uint64_t resume_step,
                                  uint64_t timeline);
 

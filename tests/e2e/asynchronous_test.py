@@ -19,7 +19,7 @@ class Asynchronous(RunTestCase):
             self.assertGreater(max(line["staleness_max"] for line in trained), 0,
                                "sampling ran ahead of the learner")
             resolved = (run.dir / "resolved.yaml").read_text()
-            self.assertRegex(resolved, r"importance_sampling: "token"")
+            self.assertRegex(resolved, r'importance_sampling: "token"')
 
 
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ class SmolLm2(RunTestCase):
         with Run("smollm2") as run:
             run.recipe = RECIPE
             run.overrides = [
-                f"model.path={MODELS[0]}", f"dataset.path={GSM8K}", "trainer.total_updates=2",
-                "trainer.groups_per_step=2", "rollout.samples_per_group=2",
+                f"model.path={MODELS[0]}", f"dataset.path={GSM8K}", "trainer.epochs=1",
+                "trainer.updates_per_epoch=2", "trainer.groups_per_step=2",
+                "trainer.dapo.dynamic_sampling=false", "rollout.samples_per_group=2",
                 "rollout.max_completion_tokens=24", "reward.overlong_cache_tokens=8",
-                "trainer.dapo.dynamic_sampling=false", "eval.questions=2",
-                "eval.error_scales=[0.05]", "checkpoint.every=0"]
+                "eval.questions=2", "eval.error_scales=[0.05]", "checkpoint.every=0"]
             run.start().finish(220)
             self.check_ended_clean(run)
             lines = run.metrics()

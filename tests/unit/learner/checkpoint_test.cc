@@ -181,7 +181,10 @@ TEST_F(CheckpointTest, MovesWhatIsAfterTheResumedStepAside) {
   for (const char* name : {"step_5.jsonl", "step_6.jsonl"}) {
     std::ofstream(dir_.File("samples") + "/" + name) << "{}\n";
   }
+  ASSERT_THAT(base::WriteFileAtomically(dir_.File("samples/step_6.jsonl.partial-Ab12Cd"), "{"),
+              IsOk());
   ASSERT_THAT(MoveLaterFilesAside(dir_.path(), 5, 2), IsOk());
+  EXPECT_FALSE(base::PathExists(dir_.File("samples/step_6.jsonl.partial-Ab12Cd")));
   EXPECT_TRUE(base::PathExists(StepDir(5)));
   EXPECT_FALSE(base::PathExists(StepDir(6)));
   EXPECT_TRUE(base::PathExists(dir_.File("samples/step_5.jsonl")));
