@@ -95,6 +95,7 @@ ClosedBatch GroupStore::Take(const BatchDecision& decision, uint64_t step) {
   batch.reason = decision.reason;
   std::vector<bool> taken(groups_.size(), false);
   const auto move_out = [&](const std::vector<size_t>& indices, std::vector<RolloutGroup>* to) {
+    mutex_.AssertHeld();  // as all of Take
     for (const size_t index : indices) {
       to->push_back(std::move(groups_[index]));
       taken[index] = true;
