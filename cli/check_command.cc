@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/commands.h"
+#include "cli/noise_warnings.h"
 #include "cli/recipe_arguments.h"
 #include "model/io/loader.h"
 #include "services/base/status_macros.h"
@@ -35,6 +36,8 @@ absl::Status PrintNoise(const v1::RunConfig& config) {
               static_cast<unsigned long long>(config::NoiseId(policy, aqn)));
   if (aqn.enabled) {
     std::printf("# AQN acts on %zu norms\n", numerics::AqnNorms(shape.num_layers).size());
+    TEMPER_ASSIGN_OR_RETURN(const std::vector<std::string> warnings, AqnWarningsOf(config));
+    for (const std::string& warning : warnings) std::printf("# warning: %s\n", warning.c_str());
   }
   return absl::OkStatus();
 }

@@ -19,8 +19,9 @@ struct RecipeArguments {
   // recipe is recipes/quickstart.yaml. A first word with '=' is an override.
   void Declare(CLI::App* command);
 
-  // Works out which word is what, finds the recipe (as given, or recipes/NAME.yaml under the
-  // current folder or the one ./temper lies in) and loads it. InvalidArgument, NotFound.
+  // Works out which word is what, finds the recipe (as given, recipes/NAME.yaml under the current
+  // folder or one above the programs, or the resolved.yaml of a run directory) and loads it.
+  // InvalidArgument, NotFound.
   absl::StatusOr<v1::RunConfig> Load();
 
   // The same for a recipe and overrides that come from elsewhere.

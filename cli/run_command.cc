@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "cli/commands.h"
 #include "cli/console.h"
+#include "cli/noise_warnings.h"
 #include "cli/progress.h"
 #include "cli/recipe_arguments.h"
 #include "cli/run_directory.h"
@@ -42,6 +43,8 @@ absl::Status RunRecipe(RunArguments* arguments) {
   const bool resume =
       arguments->resume == "auto" && base::PathExists(config.run_dir() + "/resolved.yaml");
   TEMPER_RETURN_IF_ERROR(CheckRunnable(config));
+  TEMPER_ASSIGN_OR_RETURN(const std::vector<std::string> warnings, AqnWarningsOf(config));
+  for (const std::string& warning : warnings) std::printf("warning: %s\n", warning.c_str());
   if (config.run_dir().empty())
     SetRunDirectory(FreshRunDirectory(arguments->recipe.recipe), &config);
   TEMPER_RETURN_IF_ERROR(

@@ -113,6 +113,7 @@ absl::StatusOr<std::vector<std::string>> Supervisor::Arguments(const SlotKey& ke
 }
 
 absl::Status Supervisor::StartSlot(const SlotKey& key, Slot* slot) {
+  slot->asked_to_go = absl::InfiniteFuture();
   const auto& [role, number] = key;
   TEMPER_ASSIGN_OR_RETURN(const std::vector<std::string> args, Arguments(key));
   const std::string errors =
@@ -151,6 +152,16 @@ absl::Status Supervisor::StartOrchestrator() {
   return WritePrometheusConfig(options_.config.run_dir(), greeting->metrics_address);
 }
 
+// An orchestrator that does not come back counts as one that died again: the restart policy
+// decides.
+absl::Status Supervisor::RestartOrchestrator(Slot* slot) {
+  const absl::Status started = StartOrchestrator();
+  if (started.ok() || slot->process == nullptr) return started;
+  options_.on_event(std::string(started.message()));
+  slot->process->Kill();
+  return absl::OkStatus();
+}
+
 absl::Status Supervisor::Run(base::StopToken* stop) {
   TEMPER_ASSIGN_OR_RETURN(program_folder_, ProgramFolder());
   absl::Status tended = StartOrchestrator();
@@ -187,11 +198,15 @@ absl::Status Supervisor::Tend() {
 absl::Status Supervisor::TendSlot(const SlotKey& key, Slot* slot, absl::Time now) {
   if (slot->process == nullptr) {
     if (!slot->wanted || now < slot->start_at) return absl::OkStatus();
-    return key.first == v1::ROLE_ORCHESTRATOR ? StartOrchestrator() : StartSlot(key, slot);
+    return key.first == v1::ROLE_ORCHESTRATOR ? RestartOrchestrator(slot) : StartSlot(key, slot);
   }
   if (now - slot->asked_to_go > kTerminateGrace) slot->process->Kill();
   const std::optional<ExitState> exit = slot->process->Poll();
   if (!exit.has_value()) return absl::OkStatus();
+  if (slot->wanted && slot->asked_to_go != absl::InfiniteFuture()) {
+    slot->process = nullptr;  // it went as it was asked, and is wanted again since
+    return absl::OkStatus();
+  }
   PollStatus();  // a process may leave because the run has just ended
   // The orchestrator leaves by itself when all is over, and stays up until it could say so.
   if (key.first == v1::ROLE_ORCHESTRATOR && exit->signal == 0 && exit->code == 0) over_ = true;

@@ -59,6 +59,7 @@ class Supervisor final {
   using SlotKey = std::pair<v1::Role, int>;
 
   absl::Status StartOrchestrator();
+  absl::Status RestartOrchestrator(Slot* slot);
   absl::Status StartSlot(const SlotKey& key, Slot* slot);
   absl::StatusOr<std::vector<std::string>> Arguments(const SlotKey& key) const;
   // One round: reap, restart, follow the wanted counts.

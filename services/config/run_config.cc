@@ -1,7 +1,9 @@
 #include "services/config/run_config.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
 #include <map>
 #include <sstream>
 #include <string_view>
@@ -79,6 +81,33 @@ void ReconcileSchedule(v1::NoiseInjectionConfig* aqn, ReadReport* report) {
   }
 }
 
+// What was given and would have no effect. A resolved file has every field, so only a person's is
+// asked.
+void CheckGiven(const v1::RunConfig& config, ReadReport* report) {
+  const v1::TrainerConfig& trainer = config.trainer();
+  const v1::NoisyOpsConfig& noisy = trainer.noisy_ops();
+  const v1::LayerSigmaConfig& layers = trainer.noise_injection().layer_sigma_config();
+  const std::string type = noisy.has_error_type() ? noisy.error_type() : "relative_gaussian";
+  const auto refuse = [&](bool idle, const std::string& key, const std::string& why) {
+    if (idle) report->mistakes.push_back(absl::StrCat(report->places[key], ": ", key, ": ", why));
+  };
+  const auto only_for = [&](bool given, const std::string& field, const std::string& types) {
+    refuse(given && types.find(type) == std::string::npos, "trainer.noisy_ops." + field,
+           absl::StrCat("has no effect on error_type ", type, " (only on ", types, ")"));
+  };
+  only_for(noisy.has_fault_magnitude(), "fault_magnitude", "saturation, spike");
+  only_for(noisy.has_spike_probability(), "spike_probability", "spike");
+  only_for(noisy.has_deadzone_threshold(), "deadzone_threshold", "deadzone");
+  only_for(noisy.has_relative(), "relative", "systematic_bias");
+  const std::string sigma = "trainer.noise_injection.layer_sigma_config";
+  refuse(!layers.enabled() && layers.has_preset(), sigma + ".preset",
+         "has no effect without enabled: true");
+  refuse(!layers.enabled() && !layers.layer_multipliers().empty(), sigma + ".layer_multipliers",
+         "has no effect without enabled: true");
+  refuse(!noisy.enabled() && trainer.has_learner_noise() && trainer.learner_noise() != "same",
+         "trainer.learner_noise", "has no effect without trainer.noisy_ops");
+}
+
 // Adds the place of the key that a line of Validate begins with, where the file gave it.
 std::string WithPlace(const std::string& line, const ReadReport& report, const std::string& file) {
   const std::string key = line.substr(0, line.find_first_of(":, "));
@@ -86,22 +115,29 @@ std::string WithPlace(const std::string& line, const ReadReport& report, const s
   return absl::StrCat(place == report.places.end() ? file : place->second, ": ", line);
 }
 
-// Keys whose value does not decide a result.
-bool Irrelevant(std::string_view key) {
-  for (const std::string_view prefix :
-       {"network.", "local.", "checkpoint.", "orchestrator.", "weights.", "model.path",
-        "dataset.path", "reward.sample_timeout_seconds", "rollout.threads",
-        "rollout.groups_per_lease"}) {
-    if (key.starts_with(prefix)) return true;
-  }
-  return key == "run_dir";
+bool StartsWithAny(std::string_view key, std::initializer_list<std::string_view> prefixes) {
+  return std::any_of(prefixes.begin(), prefixes.end(),
+                     [&](std::string_view prefix) { return key.starts_with(prefix); });
 }
 
-std::map<std::string, std::string> Relevant(const v1::RunConfig& config) {
+// Keys that may differ when a run is resumed.
+bool MayChangeOnResume(std::string_view key) {
+  return key == "run_dir" ||
+         StartsWithAny(key, {"network.", "local.", "checkpoint.", "orchestrator.state_dir"});
+}
+
+// Keys whose value does not decide a result, or differs from host to host.
+bool OutsideFingerprint(std::string_view key) {
+  return MayChangeOnResume(key) ||
+         StartsWithAny(
+             key, {"orchestrator.", "weights.", "model.path", "dataset.path",
+                   "reward.sample_timeout_seconds", "rollout.threads", "rollout.groups_per_lease"});
+}
+
+std::map<std::string, std::string> LeavesWithout(const v1::RunConfig& config,
+                                                 bool (*left_out)(std::string_view)) {
   std::map<std::string, std::string> leaves = Flatten(config);
-  for (auto it = leaves.begin(); it != leaves.end();) {
-    it = Irrelevant(it->first) ? leaves.erase(it) : std::next(it);
-  }
+  std::erase_if(leaves, [&](const auto& leaf) { return left_out(leaf.first); });
   return leaves;
 }
 
@@ -122,6 +158,8 @@ absl::StatusOr<v1::RunConfig> Load(const std::string& path,
   }
   if (!resolved) ReconcileHorizon(config.mutable_trainer(), &report);
   ReconcileSchedule(config.mutable_trainer()->mutable_noise_injection(), &report);
+
+  if (!resolved) CheckGiven(config, &report);
 
   const std::filesystem::path here = std::filesystem::current_path();
   const std::filesystem::path beside = std::filesystem::absolute(path).parent_path();
@@ -152,22 +190,24 @@ absl::StatusOr<v1::RunConfig> LoadRunConfig(const std::string& path,
   return Load(path, overrides, /*resolved=*/false);
 }
 
-absl::StatusOr<v1::RunConfig> LoadResolvedConfig(const std::string& path) {
-  return Load(path, {}, /*resolved=*/true);
+absl::StatusOr<v1::RunConfig> LoadResolvedConfig(const std::string& path,
+                                                 const std::vector<std::string>& overrides) {
+  return Load(path, overrides, /*resolved=*/true);
 }
 
 std::string ToYaml(const v1::RunConfig& config) { return WriteYaml(config); }
 
 uint64_t Fingerprint(const v1::RunConfig& config) {
   std::string all;
-  for (const auto& [key, value] : Relevant(config)) absl::StrAppend(&all, key, "=", value, "\n");
+  for (const auto& [key, value] : LeavesWithout(config, OutsideFingerprint))
+    absl::StrAppend(&all, key, "=", value, "\n");
   return XXH3_64bits(all.data(), all.size());
 }
 
 std::vector<std::string> ResumeDifferences(const v1::RunConfig& began,
                                            const v1::RunConfig& resumed) {
-  std::map<std::string, std::string> before = Relevant(began);
-  std::map<std::string, std::string> after = Relevant(resumed);
+  std::map<std::string, std::string> before = LeavesWithout(began, MayChangeOnResume);
+  std::map<std::string, std::string> after = LeavesWithout(resumed, MayChangeOnResume);
   std::vector<std::string> lines;
   for (const auto& [key, value] : before) {
     const auto other = after.find(key);

@@ -23,8 +23,10 @@ namespace temper::config {
 absl::StatusOr<v1::RunConfig> LoadRunConfig(const std::string& path,
                                             const std::vector<std::string>& overrides = {});
 
-// Reads a configuration that ToYaml wrote (RUN/resolved.yaml): the same checks, no overrides.
-absl::StatusOr<v1::RunConfig> LoadResolvedConfig(const std::string& path);
+// Reads a configuration that ToYaml wrote (RUN/resolved.yaml): the same checks, but the numbers of
+// the horizon, all of which stand in it, need not agree as those a person writes must.
+absl::StatusOr<v1::RunConfig> LoadResolvedConfig(const std::string& path,
+                                                 const std::vector<std::string>& overrides = {});
 
 // The configuration as YAML that LoadResolvedConfig reads back to an equal message.
 std::string ToYaml(const v1::RunConfig& config);
@@ -42,8 +44,9 @@ std::vector<std::string> Unbuilt(const v1::RunConfig& config);
 // hash of the weights stands for the model). Processes compare it when they meet.
 uint64_t Fingerprint(const v1::RunConfig& config);
 
-// What differs between the configuration a run began with and the one it is resumed with, of what
-// Fingerprint covers; "trainer.seed: 1 -> 2", a line each. Empty: the run may be resumed.
+// What differs between the configuration a run began with and the one it is resumed with, apart
+// from addresses (network), process counts (local), checkpoint frequency and run_dir, which may;
+// "trainer.seed: 1 -> 2", a line each. Empty: the run may be resumed.
 std::vector<std::string> ResumeDifferences(const v1::RunConfig& began,
                                            const v1::RunConfig& resumed);
 

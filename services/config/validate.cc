@@ -13,6 +13,9 @@
 namespace temper::config {
 namespace {
 
+// Half a unit in the last place of 1 in float32: a smaller relative error is rounded away.
+constexpr double kLeastErrorScale = 0x1p-23;
+
 // Collects what is wrong; one line each.
 class Mistakes {
  public:
@@ -132,6 +135,11 @@ void CheckNoise(const v1::RunConfig& c, Mistakes* m) {
            {"pathwise", "straight_through"});
   m->OneOf("trainer.noisy_ops.noise_key", t.noisy_ops().noise_key(), {"fresh", "frozen"});
   m->InRange("trainer.noisy_ops.error_scale", t.noisy_ops().error_scale(), 0, 10);
+  m->Require(
+      !t.noisy_ops().enabled() || t.noisy_ops().error_scale() == 0 ||
+          t.noisy_ops().error_scale() >= kLeastErrorScale,
+      "trainer.noisy_ops.error_scale: below the precision of float32 (2^-23): it would change "
+      "nothing");
 
   const v1::HwErrorInjectionConfig& h = t.hw_error_injection();
   m->OneOf("trainer.hw_error_injection.error_type", h.error_type(),
@@ -161,6 +169,12 @@ void CheckServices(const v1::RunConfig& c, Mistakes* m) {
   m->InRange("orchestrator.heartbeat_seconds", o.heartbeat_seconds(), 0.01, 1e4);
   m->Require(o.member_timeout_seconds() > o.heartbeat_seconds(),
              "orchestrator.member_timeout_seconds: must be above orchestrator.heartbeat_seconds");
+  m->Require(
+      o.lease_seconds() > 2 * o.heartbeat_seconds(),
+      "orchestrator.lease_seconds: must be above twice orchestrator.heartbeat_seconds, which "
+      "renew it");
+  m->InRange("orchestrator.no_worker_timeout_seconds", o.no_worker_timeout_seconds(), 0, 1e9);
+  m->InRange("local.restart_window_seconds", c.local().restart_window_seconds(), 0, 1e9);
   m->InRange("orchestrator.max_attempts", o.max_attempts(), 1, 1000);
   m->InRange("orchestrator.retry_backoff_seconds", o.retry_backoff_seconds(), 0, 3600);
   m->InRange("local.rollout_workers", c.local().rollout_workers(), 0, 256);

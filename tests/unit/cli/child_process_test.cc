@@ -25,7 +25,8 @@ ExitState WaitForEnd(ChildProcess* child) {
 
 TEST(ChildProcessTest, ReadsTheGreetingThatAProcessPrintsWhenItServes) {
   test::TempDir dir;
-  auto child = Shell(R"(echo '{"address": "127.0.0.1:5", "metrics_address": "127.0.0.1:6"}'; cat)", dir);
+  auto child =
+      Shell(R"(echo '{"address": "127.0.0.1:5", "metrics_address": "127.0.0.1:6"}'; cat)", dir);
   ASSERT_TRUE(child.ok()) << child.status();
   const auto greeting = (*child)->ReadGreeting(absl::Now() + absl::Seconds(20));
   ASSERT_TRUE(greeting.ok()) << greeting.status();

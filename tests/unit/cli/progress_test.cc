@@ -30,7 +30,8 @@ TEST(StepLineTest, ShowsWhatAPersonAsksFor) {
 }
 
 TEST(StepLineTest, SaysThatAStepWasSkipped) {
-  const auto line = StepLine(R"({"step": 1, "skipped": true})", 2, absl::Seconds(1), absl::InfiniteDuration());
+  const auto line =
+      StepLine(R"({"step": 1, "skipped": true})", 2, absl::Seconds(1), absl::InfiniteDuration());
   ASSERT_TRUE(line.ok());
   EXPECT_THAT(*line, HasSubstr("skipped"));
 }

@@ -38,7 +38,8 @@ TEST_F(RunDirectoryTest, AnExistingRunIsNotOverwritten) {
 
 TEST_F(RunDirectoryTest, ResumingUnderAnotherSeedIsRefusedWithTheDifference) {
   ASSERT_TRUE(PrepareRunDirectory(Config(), Path("recipe.yaml"), {}, false).ok());
-  const absl::Status status = PrepareRunDirectory(Config({"seed=2"}), Path("recipe.yaml"), {}, true);
+  const absl::Status status =
+      PrepareRunDirectory(Config({"seed=2"}), Path("recipe.yaml"), {}, true);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("seed: 1 -> 2"));
 }

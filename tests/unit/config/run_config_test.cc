@@ -222,6 +222,31 @@ TEST_F(RunConfigTest, NoiseThatWouldDoNothingIsRefused) {
   EXPECT_FALSE(NoisePolicyFromConfig(*matches_nothing, {.num_layers = 2}).ok());
 }
 
+TEST_F(RunConfigTest, WhatIsGivenWithoutEffectIsRefused) {
+  const auto with = [&](const std::string& trainer) {
+    return MistakesOf(std::string(kMinimal) + "trainer: {" + trainer + "}\n");
+  };
+  EXPECT_THAT(with("noisy_ops: {enabled: true, spike_probability: 0.1}"),
+              HasSubstr("run.yaml:2:38: trainer.noisy_ops.spike_probability: has no effect"));
+  EXPECT_THAT(with("noise_injection: {enabled: true, layer_sigma_config: {preset: zone}}"),
+              HasSubstr("has no effect without enabled: true"));
+  EXPECT_THAT(with("learner_noise: fresh"), HasSubstr("has no effect without trainer.noisy_ops"));
+  EXPECT_THAT(with("noisy_ops: {enabled: true, error_scale: 1e-12}"),
+              HasSubstr("below the precision of float32"));
+  EXPECT_THAT(MistakesOf(std::string(kMinimal) + "orchestrator: {lease_seconds: 1}\n"),
+              HasSubstr("must be above twice"));
+}
+
+TEST_F(RunConfigTest, AnotherModelOrDataSetIsADifferenceOnResume) {
+  const auto base = LoadRunConfig(Write(kMinimal));
+  const auto other =
+      LoadRunConfig(Write(kMinimal), {"model.path=/elsewhere", "local.rollout_workers=2"});
+  ASSERT_TRUE(base.ok() && other.ok());
+  const auto differences = ResumeDifferences(*base, *other);
+  ASSERT_EQ(differences.size(), 1u);
+  EXPECT_THAT(differences[0], HasSubstr("model.path"));
+}
+
 TEST_F(RunConfigTest, DeeplyNestedOrHugeTextIsRefused) {
   EXPECT_THAT(MistakesOf("seed: " + std::string(2 << 20, '1')), HasSubstr("larger than"));
   std::string nodes = std::string(kMinimal) + "eval: {error_scales: [";
