@@ -15,10 +15,12 @@ endif()
 # Libraries and programs without the tests; what the thread-annotation check compiles.
 add_custom_target(temper_code)
 
-# Debian's Abseil and gRPC are not instrumented; the thread sanitizer must be told of their locks.
+# Debian's Abseil, gRPC and Protobuf are not instrumented; the thread sanitizer must be told of their
+# locks, and our code must see Protobuf's classes as that library was compiled.
 set(TEMPER_PROGRAM_OBJECTS "")
 set(TEMPER_TEST_ENVIRONMENT "TEMPER_BIN_DIR=${CMAKE_BINARY_DIR}/bin;TEMPER_BUILD_DIR=${CMAKE_BINARY_DIR}")
 if(TEMPER_SANITIZE MATCHES "thread")
+  target_include_directories(temper_grpc SYSTEM BEFORE INTERFACE "${CMAKE_CURRENT_LIST_DIR}/tsan")
   add_library(temper_tsan_absl OBJECT "${CMAKE_CURRENT_LIST_DIR}/tsan_absl_mutex.cc")
   target_link_libraries(temper_tsan_absl PRIVATE temper_options absl::synchronization)
   set(TEMPER_PROGRAM_OBJECTS $<TARGET_OBJECTS:temper_tsan_absl>)
