@@ -10,7 +10,7 @@ namespace temper::cli {
 namespace {
 
 absl::StatusOr<std::unique_ptr<ChildProcess>> Shell(const std::string& script,
-                                                    const test::TempDir& dir) {
+                                                    const testing::TempDir& dir) {
   return ChildProcess::Start("/bin/sh", {"-c", script}, dir.path() + "/stderr");
 }
 
@@ -24,7 +24,7 @@ ExitState WaitForEnd(ChildProcess* child) {
 }
 
 TEST(ChildProcessTest, ReadsTheGreetingThatAProcessPrintsWhenItServes) {
-  test::TempDir dir;
+  testing::TempDir dir;
   auto child =
       Shell(R"(echo '{"address": "127.0.0.1:5", "metrics_address": "127.0.0.1:6"}'; cat)", dir);
   ASSERT_TRUE(child.ok()) << child.status();
@@ -35,7 +35,7 @@ TEST(ChildProcessTest, ReadsTheGreetingThatAProcessPrintsWhenItServes) {
 }
 
 TEST(ChildProcessTest, AProcessThatEndsBeforeItServesIsUnavailable) {
-  test::TempDir dir;
+  testing::TempDir dir;
   auto child = Shell("exit 2", dir);
   ASSERT_TRUE(child.ok());
   EXPECT_EQ((*child)->ReadGreeting(absl::Now() + absl::Seconds(20)).status().code(),
@@ -44,7 +44,7 @@ TEST(ChildProcessTest, AProcessThatEndsBeforeItServesIsUnavailable) {
 }
 
 TEST(ChildProcessTest, ASilentProcessMeetsTheDeadline) {
-  test::TempDir dir;
+  testing::TempDir dir;
   auto child = Shell("exec sleep 100", dir);
   ASSERT_TRUE(child.ok());
   EXPECT_EQ((*child)->ReadGreeting(absl::Now() + absl::Milliseconds(50)).status().code(),
@@ -52,14 +52,14 @@ TEST(ChildProcessTest, ASilentProcessMeetsTheDeadline) {
 }
 
 TEST(ChildProcessTest, TellsASignalFromAnExit) {
-  test::TempDir dir;
+  testing::TempDir dir;
   auto child = Shell("kill -9 $$", dir);
   ASSERT_TRUE(child.ok());
   EXPECT_EQ(WaitForEnd(child->get()).signal, SIGKILL);
 }
 
 TEST(ChildProcessTest, TheProcessDiesWithItsOwner) {
-  test::TempDir dir;
+  testing::TempDir dir;
   auto child = Shell("exec sleep 100", dir);
   ASSERT_TRUE(child.ok());
   const pid_t pid = (*child)->pid();

@@ -25,7 +25,7 @@ class RunDirectoryTest : public ::testing::Test {
     EXPECT_TRUE(config.ok()) << config.status();
     return *config;
   }
-  test::TempDir dir_;
+  testing::TempDir dir_;
 };
 
 TEST_F(RunDirectoryTest, AnExistingRunIsNotOverwritten) {
