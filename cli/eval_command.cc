@@ -56,7 +56,8 @@ CommandBody AddEvalCommand(CLI::App* app) {
   command
       ->add_option("--error-scale", arguments->error_scales,
                    "scales, as 0,0.05,0.10 (default: the recipe's)")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);  // one word: what follows it is an override
   command->add_option("overrides", arguments->overrides, "key.path=value");
   return [arguments] { return Evaluate(*arguments); };
 }

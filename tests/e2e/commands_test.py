@@ -3,7 +3,8 @@
 import json
 import unittest
 
-from run_fixture import ROOT, TINY_POLICY, fresh_folder, json_lines, main, temper, write_recipe
+from run_fixture import (ROOT, TINY_POLICY, fresh_folder, json_lines, main, processes_of, temper,
+                         write_recipe)
 
 EXAMPLE = ROOT / "recipes/findings/hw-error.yaml"
 
@@ -81,6 +82,19 @@ class Commands(unittest.TestCase):
         resolved = self.folder / "resolved.yaml"
         resolved.write_text(printed)
         self.assertEqual(self.output("check", resolved), printed, "it reads its own output")
+
+    def test_eval_writes_the_record_that_a_run_writes(self):
+        run_dir = self.folder / "eval"
+        printed = self.output("eval", TINY_POLICY, "--recipe", self.recipe, "--error-scale",
+                              "0,0.05,0.2", f"run_dir={run_dir}")
+        summary = json.loads((run_dir / "summary.json").read_text())
+        self.assertEqual([row["error_scale"] for row in summary["by_scale"]], [0, 0.05, 0.2])
+        for row in summary["evaluations"]:
+            self.assertEqual((row["version"], row["n"], row["done"]), (0, 8, 8))
+            self.assertAlmostEqual(row["achieved_error_scale"], row["error_scale"], delta=0.01)
+        self.assertEqual((summary["state"], summary["steps"]), ("finished", 0))
+        self.assertRegex(printed, r"(?m)^20 % +\d")
+        self.assertEqual(processes_of(run_dir), {})
 
 
 if __name__ == "__main__":
