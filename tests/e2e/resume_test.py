@@ -1,4 +1,4 @@
-"""Runs A and B: a run killed in the middle and resumed equals the uninterrupted one, bit for bit."""
+"""Runs A and B: a run killed in the middle and resumed equals the uninterrupted one to the bit."""
 
 from run_fixture import STEPS, UNDISTURBED, Run, RunTestCase, main
 

@@ -1,4 +1,4 @@
-"""Real runs for the tests of this folder: a tiny recipe, `temper run` as a process, and what it left.
+"""Real runs for the tests of this folder: a tiny recipe, `temper run` as a process, what it left.
 
 Every wait here has a deadline and names what did not happen. Every process a test starts dies with
 the test: it is found by the run directory in its command line, so that a lost one is seen too.
@@ -29,6 +29,9 @@ UNDISTURBED = WORK / "undisturbed"
 
 # Files and fields that equal runs may differ in: who did it, and how long it took.
 TIMES = ("_seconds", "_per_second")
+# Of `groups` in metrics.jsonl: what failed meanwhile. Equal runs may differ in these.
+DISTURBANCES = ("attempts_leased", "refused", "generation_failed", "reward_failed",
+                "lease_expired", "superseded", "drained", "rewound")
 TRAINED = 1  # number of this ending in the ledger
 
 
@@ -110,7 +113,8 @@ def write_recipe(folder, changes=None, base=None):
 
 def command_of(pid):
     try:
-        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+        return words.decode(errors="replace").split("\0")
     except OSError:  # it has ended
         return []
 
@@ -302,8 +306,9 @@ class RunTestCase(unittest.TestCase):
             for one, two in zip(run.lines(f"samples/{name}"), other.lines(f"samples/{name}"),
                                 strict=True):
                 self.assertEqual(without_times(one, ignored), without_times(two, ignored), name)
+        disturbed = ("timeline",) + DISTURBANCES
         for one, two in zip(run.metrics(), other.metrics(), strict=True):
-            self.assertEqual(without_times(one, ("timeline",)), without_times(two, ("timeline",)))
+            self.assertEqual(without_times(one, disturbed), without_times(two, disturbed))
         last = f"checkpoints/step_{run.metrics()[-1]['step']}"
         for name in ("hf/model.safetensors", "state/optimizer.safetensors", "state/trainer.json"):
             self.assertEqual(file_hash(run.dir / last / name), file_hash(other.dir / last / name),

@@ -1,4 +1,4 @@
-"""Rebuilds a small warm start with `temper sft`, which the other tests of this folder sample from."""
+"""Rebuilds a small warm start with `temper sft`, which the other tests here sample from."""
 
 import json
 import shutil
