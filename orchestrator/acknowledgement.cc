@@ -15,6 +15,9 @@ AcknowledgementDecision DecideAcknowledgement(const VersionFacts& facts,
   if (now.aqn_sigma != facts.aqn_sigma) {
     return {false, absl::StrCat("AQN sigma ", now.aqn_sigma, ", manifest has ", facts.aqn_sigma)};
   }
+  if (now.aqn_sigma > 0 && now.aqn_norms == 0) {
+    return {false, absl::StrCat("AQN sigma ", now.aqn_sigma, " touched 0 norms")};
+  }
   if (first && facts.same_draw_everywhere) {
     if (now.aqn_norms != first->aqn_norms) {
       return {false, absl::StrCat("AQN touched ", now.aqn_norms, " norms, ", first->aqn_norms,

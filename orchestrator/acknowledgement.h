@@ -28,6 +28,7 @@ struct AcknowledgementDecision {
   std::string reason;  // "accepted", or what differs with both values
 };
 
+// A sigma above 0 must have touched a norm: an AQN that acted nowhere is refused, whoever says it.
 // first: the first acknowledgement of this version that was accepted; the AQN of all must be equal.
 AcknowledgementDecision DecideAcknowledgement(const VersionFacts& facts,
                                               const std::optional<Acknowledgement>& first,

@@ -112,7 +112,7 @@ EvalInjections InjectionsOf(const v1::ReportEvalItemRequest& request) {
   return sum;
 }
 
-absl::Status CheckMetricsLine(const std::string& text) {
+absl::StatusOr<std::string> MetricsLine(const std::string& text, const Accounting& since) {
   if (text.size() > kMaxMetricsBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("metrics_json has ", text.size(), " bytes; at most ", kMaxMetricsBytes));
@@ -120,11 +120,16 @@ absl::Status CheckMetricsLine(const std::string& text) {
   if (text.find('\n') != std::string::npos) {
     return absl::InvalidArgumentError("metrics_json is more than one line");
   }
-  const nlohmann::json parsed = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!parsed.is_object()) {
+  using Json = nlohmann::ordered_json;
+  Json line = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!line.is_object()) {
     return absl::InvalidArgumentError("metrics_json is not one JSON object");
   }
-  return absl::OkStatus();
+  Json groups = Json::object();
+  groups["attempts_leased"] = since.attempts_leased;
+  for (Ending ending : AllEndings()) groups[EndingName(ending)] = since.Ended(ending);
+  line["groups"] = std::move(groups);
+  return line.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace temper::orchestrator

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "orchestrator/accounting.h"
 #include "orchestrator/eval_ledger.h"
 #include "orchestrator/ledger_types.h"
 #include "orchestrator/membership.h"
@@ -27,7 +28,10 @@ absl::StatusOr<std::vector<OutcomeRow>> OutcomesOf(const v1::ReportEvalItemReque
                                                    const EvalItemSpec& item);
 EvalInjections InjectionsOf(const v1::ReportEvalItemRequest& request);
 
-// OK if `text` is one JSON object on one line, at most 1 MiB; else InvalidArgument.
-absl::Status CheckMetricsLine(const std::string& text);
+// The step's line of metrics.jsonl: the learner's `text`, its "groups" replaced by what the ledger
+// counted since the step before: {"attempts_leased": n, "trained": n, "dropped_zero_variance": n,
+// ...}, all ten endings, zeros too. docs/life-of-a-group.md says what may differ between equal
+// runs. InvalidArgument unless `text` is one JSON object on one line, at most 1 MiB.
+absl::StatusOr<std::string> MetricsLine(const std::string& text, const Accounting& since);
 
 }  // namespace temper::orchestrator

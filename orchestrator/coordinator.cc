@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "orchestrator/convert.h"
 #include "services/base/log.h"
@@ -45,7 +46,10 @@ absl::Status Coordinator::Load() {
   desired_ = plan_.desired;
   for (auto& [role, count] : desired_) {
     TEMPER_ASSIGN_OR_RETURN(const std::string recorded, store->Fact(DesiredFact(role)));
-    if (!recorded.empty()) count = static_cast<uint32_t>(std::stoul(recorded));
+    if (!recorded.empty() && !absl::SimpleAtoi(recorded, &count)) {
+      return absl::DataLossError(
+          absl::StrCat("ledger: ", DesiredFact(role), " is '", recorded, "', not a number"));
+    }
   }
   TEMPER_ASSIGN_OR_RETURN(const uint64_t ended, store->Number("ended"));
   if (ended == static_cast<uint64_t>(Ended::kFinished)) {
@@ -61,6 +65,12 @@ absl::Status Coordinator::Load() {
   }
   started_at_ = absl::FromUnixNanos(static_cast<int64_t>(started));
   worker_seen_ = progress_seen_ = now;
+  for (uint64_t timeline = 2; timeline <= ledger_->timeline(); ++timeline) {
+    TEMPER_ASSIGN_OR_RETURN(const std::vector<CommitRow> cut_off, store->Commits(timeline));
+    std::vector<std::string> lines;
+    for (const CommitRow& commit : cut_off) lines.push_back(commit.metrics_json);
+    options_.files->RestoreRewound(timeline, lines);
+  }
   RefreshMetrics(now);
   return absl::OkStatus();
 }
@@ -130,12 +140,13 @@ void Coordinator::RefreshMetrics(absl::Time now) {
   metrics.step.Set(static_cast<double>(ledger_->steps_closed()));
   if (manifests_.empty()) return;
   const uint64_t latest = manifests_.rbegin()->first;
+  const uint64_t timeline = ledger_->timeline();
   metrics.weights_version.Set(static_cast<double>(latest));
   metrics.workers_behind.Set(
       static_cast<double>(std::count_if(members_.begin(), members_.end(), [&](const auto& entry) {
         const Member& member = entry.second;
         return member.role == Role::kRolloutWorker &&
-               !(member.has_version && member.acknowledged_timeline == ledger_->timeline() &&
+               !(member.has_version && member.acknowledged_timeline == timeline &&
                  member.acknowledged_version == latest);
       })));
 }
@@ -204,11 +215,11 @@ absl::Status Coordinator::Heartbeat(const v1::HeartbeatRequest& request,
   const absl::Time now = Now();
   const AttemptHolder holder{member->member_id, member->incarnation};
   for (const v1::GroupRef& ref : request.holding()) {
-    ledger_->Renew(IdOf(ref), holder, now + plan_.lease_duration);
+    ledger_->Renew(IdOf(ref), holder, now, plan_.lease_duration);
   }
   for (uint64_t item : evals_->HeldBy(holder.worker, holder.incarnation)) {
     if (items_let_go_.count(item) > 0) continue;
-    evals_->Renew(item, holder.worker, holder.incarnation, now + plan_.lease_duration);
+    evals_->Renew(item, holder.worker, holder.incarnation, now, plan_.lease_duration);
   }
   reply->set_state(State());
   reply->set_state_reason(end_reason_);

@@ -38,10 +38,15 @@ void Coordinator::ExpireMembers(absl::Time now) {
 }
 
 void Coordinator::ExpireLeases(absl::Time now) {
-  absl::Status status =
-      EndAttempts(ledger_->Expired(now), Ending::kLeaseExpired, "the lease was not renewed");
+  absl::Status status;
+  for (const AttemptId& id : ledger_->Expired(now)) {
+    const absl::Time armed_at = ledger_->ArmedAt(id);
+    status.Update(EndAttempts({id}, Ending::kLeaseExpired,
+                              ExpiryReason(armed_at, now, plan_.lease_duration)));
+  }
   for (uint64_t item : evals_->Expired(now)) {
-    status.Update(FailItem(item, Ending::kLeaseExpired, "the lease was not renewed"));
+    status.Update(FailItem(item, Ending::kLeaseExpired,
+                           ExpiryReason(evals_->ArmedAt(item), now, plan_.lease_duration)));
   }
   if (!status.ok()) base::LogWarning("leases_not_expired", {{"status", status.ToString()}});
 }

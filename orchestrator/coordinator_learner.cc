@@ -17,13 +17,13 @@ std::string BeginMark(const v1::BeginTimelineRequest& request) {
   return absl::StrCat(request.member_id(), "/", request.incarnation(), "/", request.resume_step());
 }
 
-CommitRow RowOf(const v1::CommitStepRequest& request, absl::Time now) {
+CommitRow RowOf(const v1::CommitStepRequest& request, const std::string& metrics, absl::Time now) {
   CommitRow row;
   row.timeline = request.timeline();
   row.step = request.step();
   row.skipped = request.skipped();
   row.update_seconds = request.update_seconds();
-  row.metrics_json = request.metrics_json();
+  row.metrics_json = metrics;
   row.closed_at = now;
   return row;
 }
@@ -96,15 +96,17 @@ absl::Status Coordinator::CloseStep(const v1::CommitStepRequest& request) {
     return absl::FailedPreconditionError(
         absl::StrCat("step ", request.step(), " of ", plan_.step.planned_steps, " planned"));
   }
-  TEMPER_RETURN_IF_ERROR(CheckMetricsLine(request.metrics_json()));
   std::vector<ClosedAttempt> closed;
+  Accounting since = ledger_->SinceCommit();
   for (const v1::ClosedAttempt& entry : request.closed()) {
     closed.push_back({entry.group_index(), entry.attempt(), EndingFromNumber(entry.ending())});
+    ++since.Ended(closed.back().ending);
   }
+  TEMPER_ASSIGN_OR_RETURN(const std::string metrics, MetricsLine(request.metrics_json(), since));
   const absl::Time now = Now();
-  TEMPER_RETURN_IF_ERROR(ledger_->Commit(RowOf(request, now), closed));
+  TEMPER_RETURN_IF_ERROR(ledger_->Commit(RowOf(request, metrics, now), closed));
   progress_seen_ = now;
-  options_.files->AppendMetrics(request.metrics_json());
+  options_.files->AppendMetrics(metrics);
   options_.files->Event("step_committed", {{"step", request.step()},
                                            {"timeline", request.timeline()},
                                            {"closed", closed.size()},
@@ -172,6 +174,7 @@ absl::Status Coordinator::BeginTimeline(const v1::BeginTimelineRequest& request,
   TEMPER_ASSIGN_OR_RETURN(
       const RewindPlan plan,
       ledger_->BeginTimeline(request.resume_step(), [&](const RewindPlan&) -> absl::Status {
+        mutex_.AssertHeld();  // the ledger calls this before BeginTimeline returns
         TEMPER_RETURN_IF_ERROR(evals_->Rewind(request.resume_step()));
         TEMPER_RETURN_IF_ERROR(options_.store->DeleteManifestsBelow(UINT64_MAX >> 1));
         TEMPER_RETURN_IF_ERROR(
@@ -221,7 +224,7 @@ absl::Status Coordinator::PublishManifest(const v1::PublishManifestRequest& requ
                                                       ledger_->steps_closed(),
                                                       " steps are closed"));
   }
-  if (!manifests_.empty() && evals_->open()) {
+  if (!manifests_.empty() && evals_->OpenOfOthers(manifest.version())) {
     return absl::UnavailableError(
         absl::StrCat("version ", manifests_.rbegin()->first, " is being evaluated; try again"));
   }
@@ -233,17 +236,26 @@ absl::Status Coordinator::PublishManifest(const v1::PublishManifestRequest& requ
 absl::Status Coordinator::RecordManifest(const v1::Manifest& manifest) {
   const uint64_t version = manifest.version();
   const EvalDue due = DecideEvalDue(plan_.eval, version);
-  // The items first: were they missing when the version is out, nothing would hold the versions
-  // still. Items without a manifest (a kill in between) wait for the learner's next try.
-  if (due.due) TEMPER_RETURN_IF_ERROR(evals_->AddItems(PlanEvalItems(plan_.eval, version)));
-  TEMPER_RETURN_IF_ERROR(options_.store->PutManifest(version, manifest.SerializeAsString()));
-  manifests_[version] = manifest;
+  const std::vector<EvalItemSpec> items =
+      due.due ? PlanEvalItems(plan_.eval, version) : std::vector<EvalItemSpec>{};
   const uint64_t kept = plan_.step.max_staleness + kManifestsKept;
-  while (manifests_.size() > kept) {
-    first_acknowledged_.erase(manifests_.begin()->first);
-    manifests_.erase(manifests_.begin());
+  std::vector<uint64_t> overtaken;
+  for (auto known = manifests_.begin(); manifests_.size() + 1 > kept + overtaken.size(); ++known) {
+    overtaken.push_back(known->first);
   }
-  TEMPER_RETURN_IF_ERROR(options_.store->DeleteManifestsBelow(manifests_.begin()->first));
+  // Items and manifest together: a version that is out without its items would not be held still,
+  // and items of a version that is not out could be leased by nobody.
+  TEMPER_RETURN_IF_ERROR(evals_->AddItems(items, [&]() -> absl::Status {
+    if (!overtaken.empty()) {
+      TEMPER_RETURN_IF_ERROR(options_.store->DeleteManifestsBelow(overtaken.back() + 1));
+    }
+    return options_.store->PutManifest(version, manifest.SerializeAsString());
+  }));
+  manifests_[version] = manifest;
+  for (uint64_t old : overtaken) {
+    first_acknowledged_.erase(old);
+    manifests_.erase(old);
+  }
   progress_seen_ = Now();
   options_.files->Event("version_out", {{"version", version},
                                         {"timeline", manifest.timeline()},

@@ -142,9 +142,7 @@ absl::Status Coordinator::LeaseItem(const LeaseDecision& decision, const Member&
   item.set_noise_seed(spec.noise_seed);
   item.set_first_question(spec.first_question);
   item.set_temperature(config.eval().temperature());
-  item.set_max_completion_tokens(config.eval().max_completion_tokens() > 0
-                                     ? config.eval().max_completion_tokens()
-                                     : config.rollout().max_completion_tokens());
+  item.set_max_completion_tokens(config.eval().max_completion_tokens());
   lease->set_lease_id(lease_id);
   lease->set_timeline(ledger_->timeline());
   lease->set_version(decision.version);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "orchestrator/retry_policy.h"
 
 namespace temper::orchestrator {
 
@@ -18,31 +19,32 @@ absl::StatusOr<std::unique_ptr<EvalLedger>> EvalLedger::Open(LedgerStore* store,
 absl::Status EvalLedger::Reload(absl::Time now, absl::Duration lease_duration) {
   TEMPER_ASSIGN_OR_RETURN(const std::vector<EvalItemRow> items, store_->EvalItems());
   items_.clear();
-  expires_.clear();
+  leases_.clear();
   for (const EvalItemRow& item : items) {
     next_index_ = item.item_index + 1;
     if (item.state == EvalState::kRewound) continue;
     items_[item.item_index] = item;
-    if (item.state == EvalState::kLeased) expires_[item.item_index] = now + lease_duration;
+    if (item.state == EvalState::kLeased) leases_[item.item_index] = {now, now + lease_duration};
   }
   return absl::OkStatus();
 }
 
-absl::Status EvalLedger::AddItems(const std::vector<EvalItemSpec>& items) {
-  if (items.empty()) return absl::OkStatus();
-  for (const auto& [index, item] : items_) {
-    if (item.spec.version == items.front().version) return absl::OkStatus();
-  }
+absl::Status EvalLedger::AddItems(const std::vector<EvalItemSpec>& items,
+                                  const std::function<absl::Status()>& also) {
   std::vector<EvalItemRow> rows;
   for (const EvalItemSpec& spec : items) {
+    const bool known = std::any_of(items_.begin(), items_.end(), [&](const auto& entry) {
+      return entry.second.spec.version == spec.version;
+    });
+    if (known) continue;
     EvalItemRow row;
     row.item_index = next_index_ + rows.size();
     row.spec = spec;
     rows.push_back(std::move(row));
   }
-  TEMPER_RETURN_IF_ERROR(store_->Transact(Durability::kProcess, [&]() -> absl::Status {
+  TEMPER_RETURN_IF_ERROR(store_->Transact(Durability::kDurable, [&]() -> absl::Status {
     for (const EvalItemRow& row : rows) TEMPER_RETURN_IF_ERROR(store_->PutEvalItem(row));
-    return absl::OkStatus();
+    return also();
   }));
   next_index_ += rows.size();
   for (EvalItemRow& row : rows) items_[row.item_index] = std::move(row);
@@ -66,6 +68,12 @@ absl::Status EvalLedger::Rewind(uint64_t step) {
 bool EvalLedger::open() const {
   return std::any_of(items_.begin(), items_.end(),
                      [](const auto& entry) { return entry.second.state != EvalState::kDone; });
+}
+
+bool EvalLedger::OpenOfOthers(uint64_t version) const {
+  return std::any_of(items_.begin(), items_.end(), [version](const auto& entry) {
+    return entry.second.state != EvalState::kDone && entry.second.spec.version != version;
+  });
 }
 
 std::optional<uint64_t> EvalLedger::ReadyItem(absl::Time now) const {
@@ -93,7 +101,7 @@ absl::Time EvalLedger::NextReady(absl::Time now) const {
 
 absl::Time EvalLedger::NextExpiry() const {
   absl::Time next = absl::InfiniteFuture();
-  for (const auto& [index, expires] : expires_) next = std::min(next, expires);
+  for (const auto& [index, lease] : leases_) next = std::min(next, lease.expires);
   return next;
 }
 
@@ -102,14 +110,10 @@ const EvalItemRow* EvalLedger::Find(uint64_t item_index) const {
   return item == items_.end() ? nullptr : &item->second;
 }
 
-absl::Status EvalLedger::Replace(const EvalItemRow& item, absl::Time expires) {
+absl::Status EvalLedger::Replace(const EvalItemRow& item) {
   TEMPER_RETURN_IF_ERROR(store_->PutEvalItem(item));
   items_[item.item_index] = item;
-  if (item.state == EvalState::kLeased) {
-    expires_[item.item_index] = expires;
-  } else {
-    expires_.erase(item.item_index);
-  }
+  leases_.erase(item.item_index);
   return absl::OkStatus();
 }
 
@@ -126,7 +130,8 @@ absl::StatusOr<EvalItemRow> EvalLedger::Lease(uint64_t item_index, const std::st
   ++item.attempts;
   item.worker = worker;
   item.incarnation = incarnation;
-  TEMPER_RETURN_IF_ERROR(Replace(item, now + duration));
+  TEMPER_RETURN_IF_ERROR(Replace(item));
+  leases_[item_index] = {now, now + duration};
   return item;
 }
 
@@ -139,7 +144,7 @@ absl::Status EvalLedger::Fail(uint64_t item_index, absl::Time ready_at) {
   EvalItemRow item = *known;
   item.state = EvalState::kPending;
   item.ready_at = ready_at;
-  return Replace(item, absl::InfiniteFuture());
+  return Replace(item);
 }
 
 absl::Status EvalLedger::Finish(uint64_t item_index, const std::vector<OutcomeRow>& outcomes,
@@ -161,7 +166,7 @@ absl::Status EvalLedger::Finish(uint64_t item_index, const std::vector<OutcomeRo
     return store_->PutOutcomes(item_index, outcomes);
   }));
   items_[item_index] = item;
-  expires_.erase(item_index);
+  leases_.erase(item_index);
   return absl::OkStatus();
 }
 
@@ -178,21 +183,27 @@ std::vector<uint64_t> EvalLedger::HeldBy(const std::string& worker, uint64_t inc
 
 std::vector<uint64_t> EvalLedger::Expired(absl::Time now) const {
   std::vector<uint64_t> expired;
-  for (const auto& [index, expires] : expires_) {
-    if (expires <= now) expired.push_back(index);
+  for (const auto& [index, lease] : leases_) {
+    if (lease.expires <= now) expired.push_back(index);
   }
   return expired;
 }
 
 bool EvalLedger::Renew(uint64_t item_index, const std::string& worker, uint64_t incarnation,
-                       absl::Time expires) {
+                       absl::Time now, absl::Duration duration) {
   const EvalItemRow* item = Find(item_index);
   if (item == nullptr || item->state != EvalState::kLeased || item->worker != worker ||
       item->incarnation != incarnation) {
     return false;
   }
-  expires_[item_index] = expires;
+  LeaseTimes& lease = leases_.at(item_index);
+  lease.expires = RenewedUntil(lease.armed_at, now, duration);
   return true;
+}
+
+absl::Time EvalLedger::ArmedAt(uint64_t item_index) const {
+  auto lease = leases_.find(item_index);
+  return lease == leases_.end() ? absl::InfinitePast() : lease->second.armed_at;
 }
 
 absl::StatusOr<std::vector<EvalResult>> EvalLedger::Results() {

@@ -3,6 +3,7 @@
 // The ledger of evaluation items: recorded work that is leased like groups, and its outcomes.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -43,14 +44,17 @@ class EvalLedger final {
                                                           absl::Duration lease_duration);
 
   // Adds the items of a version, unless it has some already (they stand: a version is evaluated
-  // once). Runs in its own transaction; call it before the version is recorded as out.
-  absl::Status AddItems(const std::vector<EvalItemSpec>& items);
+  // once), and runs `also` in the same transaction, which records that the version is out: neither
+  // is ever there without the other. Nothing has changed if either fails.
+  absl::Status AddItems(const std::vector<EvalItemSpec>& items,
+                        const std::function<absl::Status()>& also);
   // In the caller's transaction: items of versions after `step` are rewound, leased ones pending.
   // Call Reload afterwards.
   absl::Status Rewind(uint64_t step);
   absl::Status Reload(absl::Time now, absl::Duration lease_duration);
 
   bool open() const;  // items that are pending or leased: the barrier stands
+  bool OpenOfOthers(uint64_t version) const;  // the same, of versions other than this one
   std::optional<uint64_t> ReadyItem(absl::Time now) const;  // lowest pending, back-off over
   uint32_t BackingOff(absl::Time now) const;
   absl::Time NextReady(absl::Time now) const;
@@ -70,20 +74,26 @@ class EvalLedger final {
 
   std::vector<uint64_t> HeldBy(const std::string& worker, uint64_t incarnation) const;
   std::vector<uint64_t> Expired(absl::Time now) const;
-  bool Renew(uint64_t item_index, const std::string& worker, uint64_t incarnation,
-             absl::Time expires);
+  // As Ledger's.
+  bool Renew(uint64_t item_index, const std::string& worker, uint64_t incarnation, absl::Time now,
+             absl::Duration duration);
+  absl::Time ArmedAt(uint64_t item_index) const;
 
   // Everything that stands, by version, scale, seed; from the database.
   absl::StatusOr<std::vector<EvalResult>> Results();
 
  private:
   explicit EvalLedger(LedgerStore* store) : store_(store) {}
-  absl::Status Replace(const EvalItemRow& item, absl::Time expires);
+  struct LeaseTimes {
+    absl::Time armed_at;
+    absl::Time expires;
+  };
+  absl::Status Replace(const EvalItemRow& item);
 
   LedgerStore* const store_;
   uint64_t next_index_ = 0;
-  std::map<uint64_t, EvalItemRow> items_;   // not rewound
-  std::map<uint64_t, absl::Time> expires_;  // of leased ones
+  std::map<uint64_t, EvalItemRow> items_;  // not rewound
+  std::map<uint64_t, LeaseTimes> leases_;  // of leased ones
 };
 
 }  // namespace temper::orchestrator

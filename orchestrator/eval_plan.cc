@@ -4,12 +4,7 @@
 
 namespace temper::orchestrator {
 
-std::vector<double> EvalScales(const std::vector<double>& given, double trained_scale) {
-  std::vector<double> scales = given;
-  if (given.empty()) {
-    scales = {0.0, 0.05, 0.10};
-    if (trained_scale > 0) scales.push_back(trained_scale);
-  }
+std::vector<double> EvalScales(std::vector<double> scales) {
   std::sort(scales.begin(), scales.end());
   constexpr double kSame = 1e-9;
   scales.erase(

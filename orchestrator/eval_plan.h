@@ -19,10 +19,8 @@ struct EvalPlan {
   uint64_t planned_steps = 0;  // T
 };
 
-// The scales of an evaluation: those given, or 0, 0.05, 0.10 where none are; with `trained_scale`
-// (the error the run trains under; 0: none) added in the second case. Ascending, no value twice
-// (values within 1e-9 are one).
-std::vector<double> EvalScales(const std::vector<double>& given, double trained_scale);
+// The scales of an evaluation: those given, ascending, no value twice (values within 1e-9 are one).
+std::vector<double> EvalScales(std::vector<double> given);
 
 struct EvalDue {
   bool due = false;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "orchestrator/retry_policy.h"
 
 namespace temper::orchestrator {
 namespace {
@@ -56,10 +57,22 @@ absl::Status Ledger::Load(absl::Time now, absl::Duration lease_duration) {
           absl::StrCat("ledger: ", Name(attempt.id), " is open, its group is not"));
     }
     active->second.attempt = attempt;
-    if (attempt.state == AttemptState::kLeased) active->second.expires = now + lease_duration;
+    if (attempt.state != AttemptState::kLeased) continue;
+    active->second.armed_at = now;
+    active->second.expires = now + lease_duration;
   }
+  TEMPER_ASSIGN_OR_RETURN(at_commit_, store_->CountsAtCommit());
   TEMPER_ASSIGN_OR_RETURN(accounting_, store_->CountAttempts());
   return CheckAccounting(accounting_);
+}
+
+Accounting Ledger::SinceCommit() const {
+  Accounting since;
+  since.attempts_leased = accounting_.attempts_leased - at_commit_.attempts_leased;
+  for (Ending ending : AllEndings()) {
+    since.Ended(ending) = accounting_.Ended(ending) - at_commit_.Ended(ending);
+  }
+  return since;
 }
 
 uint32_t Ledger::kept() const {
@@ -168,6 +181,7 @@ absl::StatusOr<std::vector<AttemptRow>> Ledger::Lease(absl::Span<const uint64_t>
     active.group.state = GroupState::kLeased;
     active.group.attempts = attempt.id.attempt;
     active.attempt = attempt;
+    active.armed_at = now;
     active.expires = now + duration;
   }
   ++next_lease_id_;
@@ -275,7 +289,8 @@ std::vector<AttemptId> Ledger::Expired(absl::Time now) const {
   return expired;
 }
 
-bool Ledger::Renew(const AttemptId& id, const AttemptHolder& holder, absl::Time expires) {
+bool Ledger::Renew(const AttemptId& id, const AttemptHolder& holder, absl::Time now,
+                   absl::Duration duration) {
   auto active = active_.find(id.group_index);
   if (active == active_.end() || active->second.group.state != GroupState::kLeased) return false;
   const AttemptRow& attempt = *active->second.attempt;
@@ -283,8 +298,14 @@ bool Ledger::Renew(const AttemptId& id, const AttemptHolder& holder, absl::Time 
       attempt.incarnation != holder.incarnation) {
     return false;
   }
-  active->second.expires = expires;
+  active->second.expires = RenewedUntil(active->second.armed_at, now, duration);
   return true;
+}
+
+absl::Time Ledger::ArmedAt(const AttemptId& id) const {
+  const AttemptRow* open = FindOpen(id);
+  if (open == nullptr || open->state != AttemptState::kLeased) return absl::InfinitePast();
+  return active_.at(id.group_index).armed_at;
 }
 
 uint32_t Ledger::AttemptsMade(uint64_t group_index) const {

@@ -95,9 +95,17 @@ class Ledger final {
   absl::StatusOr<std::optional<AttemptRow>> Find(const AttemptId& id);
   std::vector<AttemptId> HeldBy(const std::string& worker, uint64_t incarnation) const;  // leased
   std::vector<AttemptId> Expired(absl::Time now) const;                                  // leased
-  // The lease of `id` now ends at `expires`; false if it is not leased to the holder.
-  bool Renew(const AttemptId& id, const AttemptHolder& holder, absl::Time expires);
+  // The lease of `id` now ends as RenewedUntil (retry_policy.h) says, counted from when it was
+  // given or re-armed; false if it is not leased to the holder.
+  bool Renew(const AttemptId& id, const AttemptHolder& holder, absl::Time now,
+             absl::Duration duration);
+  absl::Time ArmedAt(const AttemptId& id) const;      // given or re-armed; InfinitePast: not leased
   uint32_t AttemptsMade(uint64_t group_index) const;  // in this timeline; 0 for one that has ended
+
+  // Attempts leased and ended since the step before the open one was committed; what is leased or
+  // admitted now is not in it. A new timeline goes on counting: attempts that it rewinds are new
+  // endings (rewound), also those that had ended in a step it cuts off. Survives a restart.
+  Accounting SinceCommit() const;
 
   // Kept move by move, for the metrics. VerifyAccounting counts the rows of the database: Internal
   // if the law is broken, a group of what stands is trained twice, or the two disagree.
@@ -108,6 +116,7 @@ class Ledger final {
   struct Active {
     GroupRow group;
     std::optional<AttemptRow> attempt;            // leased or admitted
+    absl::Time armed_at = absl::InfinitePast();   // leased: when, or armed again at a start
     absl::Time expires = absl::InfiniteFuture();  // leased
   };
   explicit Ledger(LedgerStore* store) : store_(store) {}
@@ -122,6 +131,7 @@ class Ledger final {
   uint32_t examined_ = 0;
   std::map<uint64_t, Active> active_;  // groups that have not ended, by index
   Accounting accounting_;
+  Accounting at_commit_;  // what SinceCommit subtracts
 };
 
 }  // namespace temper::orchestrator

@@ -199,6 +199,25 @@ absl::StatusOr<Accounting> LedgerStore::CountAttempts() {
   return accounting;
 }
 
+absl::Status LedgerStore::PutCountsAtCommit(const Accounting& counts) {
+  TEMPER_RETURN_IF_ERROR(PutNumber("at_commit_attempts_leased", counts.attempts_leased));
+  for (Ending ending : AllEndings()) {
+    TEMPER_RETURN_IF_ERROR(
+        PutNumber(absl::StrCat("at_commit_", EndingName(ending)), counts.Ended(ending)));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Accounting> LedgerStore::CountsAtCommit() {
+  Accounting counts;
+  TEMPER_ASSIGN_OR_RETURN(counts.attempts_leased, Number("at_commit_attempts_leased"));
+  for (Ending ending : AllEndings()) {
+    TEMPER_ASSIGN_OR_RETURN(counts.Ended(ending),
+                            Number(absl::StrCat("at_commit_", EndingName(ending))));
+  }
+  return counts;
+}
+
 absl::StatusOr<std::vector<uint64_t>> LedgerStore::GroupsTrainedTwice() {
   std::vector<uint64_t> groups;
   TEMPER_RETURN_IF_ERROR(database_->Query(

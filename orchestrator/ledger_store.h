@@ -51,6 +51,9 @@ class LedgerStore final {
   absl::StatusOr<uint32_t> CountExamined(uint64_t timeline, uint64_t step);
   // Counted from the rows; attempts_leased is the number the ledger keeps on its own.
   absl::StatusOr<Accounting> CountAttempts();
+  // The counts that a step's metrics are counted from (Ledger::SinceCommit); all 0 at first.
+  absl::Status PutCountsAtCommit(const Accounting& counts);
+  absl::StatusOr<Accounting> CountsAtCommit();
   // Group indices that are trained more than once in what stands; the law says there are none.
   absl::StatusOr<std::vector<uint64_t>> GroupsTrainedTwice();
 

@@ -47,6 +47,11 @@ absl::Status Ledger::Commit(CommitRow commit, absl::Span<const ClosedAttempt> cl
   }
   TEMPER_RETURN_IF_ERROR(CheckClosed(closed));
   commit.cursor = cursor_;
+  Accounting after = accounting_;
+  for (const ClosedAttempt& entry : closed) {
+    --after.admitted;
+    ++after.Ended(entry.ending);
+  }
   TEMPER_RETURN_IF_ERROR(store_->Transact(Durability::kDurable, [&]() -> absl::Status {
     for (const ClosedAttempt& entry : closed) {
       Active active = active_.at(entry.group_index);
@@ -58,13 +63,11 @@ absl::Status Ledger::Commit(CommitRow commit, absl::Span<const ClosedAttempt> cl
       TEMPER_RETURN_IF_ERROR(store_->PutGroup(active.group));
       TEMPER_RETURN_IF_ERROR(store_->PutAttempt(*active.attempt));
     }
+    TEMPER_RETURN_IF_ERROR(store_->PutCountsAtCommit(after));
     return store_->PutCommit(commit);
   }));
-  for (const ClosedAttempt& entry : closed) {
-    active_.erase(entry.group_index);
-    --accounting_.admitted;
-    ++accounting_.Ended(entry.ending);
-  }
+  for (const ClosedAttempt& entry : closed) active_.erase(entry.group_index);
+  accounting_ = at_commit_ = after;
   steps_closed_ = commit.step;
   examined_ = 0;
   return absl::OkStatus();
@@ -79,6 +82,13 @@ absl::StatusOr<RewindPlan> Ledger::BeginTimeline(
   TEMPER_RETURN_IF_ERROR(store_->Transact(Durability::kDurable, [&]() -> absl::Status {
     TEMPER_RETURN_IF_ERROR(
         store_->RewindAttempts(resume_step, absl::StrCat("timeline ", next, " began")));
+    TEMPER_ASSIGN_OR_RETURN(const Accounting after, store_->CountAttempts());
+    Accounting at_commit = at_commit_;
+    for (Ending ending : AllEndings()) {  // what had ended and is rewound now was before the commit
+      if (ending == Ending::kRewound) continue;
+      at_commit.Ended(ending) -= accounting_.Ended(ending) - after.Ended(ending);
+    }
+    TEMPER_RETURN_IF_ERROR(store_->PutCountsAtCommit(at_commit));
     TEMPER_RETURN_IF_ERROR(store_->RewindCommits(resume_step, next));
     for (uint64_t index : plan.forgotten_groups) {
       TEMPER_RETURN_IF_ERROR(store_->DeleteGroup(index));

@@ -6,6 +6,16 @@
 
 namespace temper::orchestrator {
 
+absl::Time RenewedUntil(absl::Time armed_at, absl::Time now, absl::Duration duration) {
+  return std::min(now + duration, armed_at + kLongestLease * duration);
+}
+
+std::string ExpiryReason(absl::Time armed_at, absl::Time now, absl::Duration duration) {
+  if (now - armed_at < kLongestLease * duration) return "the lease was not renewed";
+  return absl::StrCat("held for ", absl::FormatDuration(now - armed_at), ", ", kLongestLease,
+                      " times the lease");
+}
+
 RetryDecision DecideRetry(const RetryOptions& options, Ending ending, uint32_t attempts_made) {
   if (!GroupIsLeasedAgain(ending)) {
     return {RetryAction::kEndGroup, absl::ZeroDuration(), std::string(EndingName(ending))};

@@ -1,6 +1,7 @@
 #pragma once
 
-// What becomes of a group (or an evaluation item) whose attempt failed. Pure.
+// How long a lease may be renewed, and what becomes of a group (or an evaluation item) whose
+// attempt failed. Pure.
 
 #include <cstdint>
 #include <string>
@@ -9,6 +10,17 @@
 #include "orchestrator/ending.h"
 
 namespace temper::orchestrator {
+
+// A lease is held for at most so many times its duration, however often it is renewed: a worker
+// whose engine hangs still beats, and would hold its groups and the evaluation barrier for ever.
+inline constexpr int kLongestLease = 20;
+
+// When a lease of `duration` that was given (or found at a start) at `armed_at` ends if it is
+// renewed now.
+absl::Time RenewedUntil(absl::Time armed_at, absl::Time now, absl::Duration duration);
+
+// Why such a lease has ended at `now`.
+std::string ExpiryReason(absl::Time armed_at, absl::Time now, absl::Duration duration);
 
 struct RetryOptions {
   uint32_t max_attempts = 5;  // leases of one group; >= 1

@@ -53,6 +53,16 @@ void RunFiles::RewindMetrics(size_t keep, uint64_t timeline) {
   rewrite_metrics_ = true;
 }
 
+std::string RunFiles::RewoundPath(uint64_t timeline) const {
+  return absl::StrCat(run_dir_, "/rewound/metrics.timeline_", timeline, ".jsonl");
+}
+
+void RunFiles::RestoreRewound(uint64_t timeline, const std::vector<std::string>& lines) {
+  if (lines.empty() || base::PathExists(RewoundPath(timeline))) return;
+  absl::MutexLock lock(&mutex_);
+  rewound_.push_back({timeline, Lines(lines)});
+}
+
 std::vector<std::string> RunFiles::MetricsAfter(size_t step) const {
   absl::MutexLock lock(&mutex_);
   if (step >= metrics_.size()) return {};
@@ -127,9 +137,7 @@ bool RunFiles::WriteOnce() {
   for (RewoundPart& part : rewound) {
     absl::Status status = base::MakeDirectories(absl::StrCat(run_dir_, "/rewound"));
     if (status.ok()) {
-      status = base::WriteFileAtomically(
-          absl::StrCat(run_dir_, "/rewound/metrics.timeline_", part.timeline, ".jsonl"),
-          part.lines);
+      status = base::WriteFileAtomically(RewoundPath(part.timeline), part.lines);
     }
     if (!Logged(status)) left.push_back(std::move(part));
   }

@@ -60,6 +60,9 @@ class RunFiles final {
   // Keeps the lines of steps 1..keep; the others move to rewound/metrics.timeline_<n>.jsonl, where
   // n is the timeline that cut them off.
   void RewindMetrics(size_t keep, uint64_t timeline);
+  // The same file from what the ledger remembers, if it is missing: the process that cut the lines
+  // off may have been killed before it wrote them.
+  void RestoreRewound(uint64_t timeline, const std::vector<std::string>& lines);
   std::vector<std::string> MetricsAfter(size_t step) const;
 
   // {"time": "...Z", "event": name, fields...}; to the log as well.
@@ -73,6 +76,7 @@ class RunFiles final {
     uint64_t timeline;
     std::string lines;
   };
+  std::string RewoundPath(uint64_t timeline) const;
   void WriteUntilStopped();
   bool WriteOnce() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);  // false: something failed
   bool WriteMetrics(size_t count, bool rewrite, const std::string& fresh);

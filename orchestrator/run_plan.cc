@@ -11,23 +11,21 @@ namespace {
 
 EvalPlan EvalPlanOf(const v1::RunConfig& config, const prompts::PromptSource& questions) {
   const v1::EvalConfig& eval = config.eval();
-  const v1::NoisyOpsConfig& noise = config.trainer().noisy_ops();
   EvalPlan plan;
-  plan.enabled = !eval.has_enabled() || eval.enabled();
+  plan.enabled = eval.enabled();
   const uint64_t available = questions.size().value_or(uint64_t{1} << 32);
   const uint64_t wanted = eval.questions() == 0 ? available : eval.questions();
   plan.questions = static_cast<uint32_t>(std::min({wanted, available, uint64_t{1} << 20}));
-  plan.error_scales = EvalScales({eval.error_scales().begin(), eval.error_scales().end()},
-                                 noise.enabled() ? noise.error_scale() : 0.0);
-  plan.noise_seeds = eval.has_noise_seeds() ? eval.noise_seeds() : 3;
-  plan.questions_per_item = eval.questions_per_item() > 0 ? eval.questions_per_item() : 64;
+  plan.error_scales = EvalScales({eval.error_scales().begin(), eval.error_scales().end()});
+  // Frozen error is that of one device, whatever the noise seed, and greedy decoding draws nothing:
+  // further seeds would repeat the first one's evaluation and count as evidence.
+  const bool seeds_repeat =
+      config.trainer().noisy_ops().noise_key() == "frozen" && eval.temperature() == 0;
+  plan.noise_seeds = seeds_repeat ? 1 : eval.noise_seeds();
+  plan.questions_per_item = eval.questions_per_item();
   plan.every = eval.every();
   plan.planned_steps = config.trainer().total_updates();
   return plan;
-}
-
-absl::Duration SecondsOr(bool given, double seconds, double otherwise) {
-  return absl::Seconds(given ? seconds : otherwise);
 }
 
 }  // namespace
@@ -45,20 +43,16 @@ absl::StatusOr<RunPlan> MakeRunPlan(const v1::RunConfig& config) {
   const bool supervised = trainer.loss() == "sft";
   plan.step.groups_per_step = supervised ? 0 : trainer.groups_per_step();
   plan.step.max_staleness = trainer.max_staleness();
-  plan.step.max_rounds =
-      trainer.dapo().dynamic_sampling() ? std::max(1u, trainer.dapo().max_rounds()) : 1;
+  plan.step.max_rounds = trainer.dapo().dynamic_sampling() ? trainer.dapo().max_rounds() : 1;
   plan.step.planned_steps = trainer.total_updates();
-  plan.retry.max_attempts = std::max(1u, times.has_max_attempts() ? times.max_attempts() : 5);
-  plan.retry.first_backoff =
-      SecondsOr(times.has_retry_backoff_seconds(), times.retry_backoff_seconds(), 1);
+  plan.retry.max_attempts = times.max_attempts();
+  plan.retry.first_backoff = absl::Seconds(times.retry_backoff_seconds());
   plan.eval = EvalPlanOf(config, *plan.eval_questions);
-  plan.groups_per_lease = std::max(1u, config.rollout().groups_per_lease());
-  plan.lease_duration = SecondsOr(times.has_lease_seconds(), times.lease_seconds(), 60);
-  plan.heartbeat_interval = SecondsOr(times.has_heartbeat_seconds(), times.heartbeat_seconds(), 1);
-  plan.member_timeout =
-      SecondsOr(times.has_member_timeout_seconds(), times.member_timeout_seconds(), 10);
-  plan.no_worker_timeout =
-      SecondsOr(times.has_no_worker_timeout_seconds(), times.no_worker_timeout_seconds(), 300);
+  plan.groups_per_lease = config.rollout().groups_per_lease();
+  plan.lease_duration = absl::Seconds(times.lease_seconds());
+  plan.heartbeat_interval = absl::Seconds(times.heartbeat_seconds());
+  plan.member_timeout = absl::Seconds(times.member_timeout_seconds());
+  plan.no_worker_timeout = absl::Seconds(times.no_worker_timeout_seconds());
   plan.desired = {{Role::kRolloutWorker, config.local().rollout_workers()},
                   {Role::kRewardServer, config.local().reward_servers()}};
   if (plan.eval.enabled && plan.eval.questions > 0) {

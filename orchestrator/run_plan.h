@@ -33,9 +33,10 @@ struct RunPlan {
   std::shared_ptr<const prompts::PromptSource> eval_questions;
 };
 
-// Opens the two prompt sources and, where evaluation is on, compares them: no evaluation question
-// may occur among the training problems (of an unbounded source: among the first that the run could
-// reach). Returns: what CreatePromptSource and CheckSeparated return.
+// config: resolved and valid; nothing is defaulted here. Opens the two prompt sources and, where
+// evaluation is on, compares them: no evaluation question may occur among the training problems (of
+// an unbounded source: among the first that the run could reach). Returns: what CreatePromptSource
+// and CheckSeparated return.
 absl::StatusOr<RunPlan> MakeRunPlan(const v1::RunConfig& config);
 
 }  // namespace temper::orchestrator

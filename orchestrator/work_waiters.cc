@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
 
 namespace temper::orchestrator {
 namespace {
@@ -31,6 +34,18 @@ bool WorkWaiters::Look(const Waiter& waiter, bool first, bool last) {
   return true;
 }
 
+bool WorkWaiters::SameCaller(const Waiter& one, const Waiter& other) {
+  return one.copy.member_id() == other.copy.member_id() &&
+         one.copy.incarnation() == other.copy.incarnation();
+}
+
+void WorkWaiters::EndReplaced(const Waiter& waiter) {
+  waiter.call->Finish([&] {
+    return absl::AbortedError(absl::StrCat(waiter.copy.member_id(), " of incarnation ",
+                                           waiter.copy.incarnation(), " asked for work again"));
+  });
+}
+
 grpc::ServerUnaryReactor* WorkWaiters::Add(const v1::AcquireWorkRequest* request,
                                            v1::AcquireWorkReply* reply) {
   auto call = rpc::DeferredReply::Create(metrics_, "AcquireWork");
@@ -45,10 +60,18 @@ grpc::ServerUnaryReactor* WorkWaiters::Add(const v1::AcquireWorkRequest* request
     last = last || closed_;
   }
   if (Look(waiter, /*first=*/true, last)) return reactor;
+  std::optional<Waiter> replaced;
   {
     absl::MutexLock lock(&mutex_);
+    auto older = std::find_if(waiters_.begin(), waiters_.end(),
+                              [&](const Waiter& other) { return SameCaller(waiter, other); });
+    if (older != waiters_.end()) {
+      replaced = std::move(*older);
+      waiters_.erase(older);
+    }
     waiters_.push_back(std::move(waiter));
   }
+  if (replaced) EndReplaced(*replaced);
   LookAgain();  // something may have changed between the look and the list
   return reactor;
 }
@@ -67,9 +90,19 @@ void WorkWaiters::LookAtAll(absl::Time now) {
       left.push_back(std::move(waiter));
     }
   }
-  absl::MutexLock lock(&mutex_);
-  waiters_.insert(waiters_.begin(), std::make_move_iterator(left.begin()),
-                  std::make_move_iterator(left.end()));
+  std::vector<Waiter> replaced;
+  {
+    absl::MutexLock lock(&mutex_);
+    auto asked_again = std::stable_partition(left.begin(), left.end(), [&](const Waiter& waiter) {
+      mutex_.AssertHeld();
+      return std::none_of(waiters_.begin(), waiters_.end(),
+                          [&](const Waiter& newer) { return SameCaller(waiter, newer); });
+    });
+    std::move(asked_again, left.end(), std::back_inserter(replaced));
+    waiters_.insert(waiters_.begin(), std::make_move_iterator(left.begin()),
+                    std::make_move_iterator(asked_again));
+  }
+  for (const Waiter& waiter : replaced) EndReplaced(waiter);
 }
 
 void WorkWaiters::LookAgain() {

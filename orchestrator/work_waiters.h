@@ -17,7 +17,8 @@
 
 namespace temper::orchestrator {
 
-// Thread-safe. Waiters are at most one per call in flight, which the callers' deadlines bound.
+// Thread-safe. At most one waiter per member and incarnation (only members wait: others are refused
+// at the first look); a newer call of the same one ends the older as Aborted, without work.
 // Coordinator and metrics outlive it. Before it goes, call Close.
 class WorkWaiters final {
  public:
@@ -52,6 +53,8 @@ class WorkWaiters final {
   // Whether it was answered. last: with or without work.
   bool Look(const Waiter& waiter, bool first, bool last);
   void LookAtAll(absl::Time now);
+  static bool SameCaller(const Waiter& one, const Waiter& other);
+  static void EndReplaced(const Waiter& waiter);
 
   Coordinator* const coordinator_;
   rpc::RpcMetrics* const metrics_;

@@ -285,8 +285,8 @@ TEST_F(LedgerTest, LeasesFoundAtStartAreArmedAgainFromTheirDuration) {
   const absl::Time restart = kNow + absl::Hours(1);
   opened_ = OpenLedger(directory_.File("ledger.db"), restart);
   EXPECT_THAT(ledger()->Expired(restart), IsEmpty());
-  EXPECT_TRUE(ledger()->Renew({1, 0, 1}, {"w", 1}, restart + 2 * kLease));
-  EXPECT_FALSE(ledger()->Renew({1, 0, 1}, {"w", 2}, restart + 9 * kLease));
+  EXPECT_TRUE(ledger()->Renew({1, 0, 1}, {"w", 1}, restart + kLease, kLease));
+  EXPECT_FALSE(ledger()->Renew({1, 0, 1}, {"w", 2}, restart + 8 * kLease, kLease));
   EXPECT_THAT(ledger()->Expired(restart + kLease), IsEmpty());
   EXPECT_EQ(ledger()->Expired(restart + 2 * kLease).size(), 1u);
 }
@@ -309,8 +309,11 @@ TEST_F(LedgerTest, EvaluationItemsAreRecordedWork) {
   EvalLedger& ledger = **evals;
   EXPECT_FALSE(ledger.open());
   const std::vector<EvalItemSpec> items = {{0, 0, 1, 0, 1}, {0, 0.1, 1, 0, 1}};
-  ASSERT_THAT(ledger.AddItems(items), IsOk());
-  ASSERT_THAT(ledger.AddItems(items), IsOk());  // a version is evaluated once
+  const auto recorded = [] { return absl::OkStatus(); };
+  ASSERT_THAT(ledger.AddItems(items, recorded), IsOk());
+  ASSERT_THAT(ledger.AddItems(items, recorded), IsOk());  // a version is evaluated once
+  EXPECT_TRUE(ledger.OpenOfOthers(1));
+  EXPECT_FALSE(ledger.OpenOfOthers(0));
   EXPECT_EQ(ledger.ReadyItem(kNow), 0u);
   ASSERT_THAT(ledger.Lease(0, "w", 1, kNow, kLease), IsOk());
   EXPECT_EQ(ledger.ReadyItem(kNow), 1u);
@@ -328,11 +331,25 @@ TEST_F(LedgerTest, EvaluationItemsAreRecordedWork) {
   ASSERT_EQ(results->size(), 2u);
   EXPECT_EQ((*results)[0].outcomes[0].accuracy, 1);
   EXPECT_EQ((*results)[1].injections.elements, 5u);
-  ASSERT_THAT(ledger.AddItems({{3, 0, 1, 0, 1}}), IsOk());
+  ASSERT_THAT(ledger.AddItems({{3, 0, 1, 0, 1}}, recorded), IsOk());
   EXPECT_TRUE(ledger.open());
   ASSERT_THAT(ledger.Rewind(2), IsOk());
   ASSERT_THAT(ledger.Reload(kNow, kLease), IsOk());
   EXPECT_FALSE(ledger.open());
+}
+
+TEST_F(LedgerTest, EvaluationItemsAreThereOnlyTogetherWithTheirVersion) {
+  auto evals = EvalLedger::Open(opened_.store.get(), kNow, kLease);
+  ASSERT_THAT(evals, IsOk());
+  const std::vector<EvalItemSpec> items = {{7, 0, 1, 0, 1}, {7, 0.1, 1, 0, 1}};
+  const auto full_disk = [] { return absl::ResourceExhaustedError("disk full"); };
+  EXPECT_THAT((*evals)->AddItems(items, full_disk), StatusIs(absl::StatusCode::kResourceExhausted));
+  EXPECT_FALSE((*evals)->open());
+  EXPECT_THAT(*opened_.store->EvalItems(), IsEmpty());
+  ASSERT_THAT((*evals)->AddItems(items, [&] { return opened_.store->PutManifest(7, "bytes"); }),
+              IsOk());
+  EXPECT_EQ(opened_.store->EvalItems()->size(), 2u);
+  EXPECT_EQ(opened_.store->Manifests()->size(), 1u);
 }
 
 }  // namespace

@@ -298,10 +298,8 @@ TEST(Membership, SilenceBeyondTheTimeoutIsDeath) {
 }
 
 TEST(EvalPlan, ScalesAreSortedAndNoneComesTwice) {
-  EXPECT_THAT(EvalScales({}, 0), ElementsAre(0, 0.05, 0.10));
-  EXPECT_THAT(EvalScales({}, 0.05), ElementsAre(0, 0.05, 0.10));
-  EXPECT_THAT(EvalScales({}, 0.2), ElementsAre(0, 0.05, 0.10, 0.2));
-  EXPECT_THAT(EvalScales({0.1, 0, 0.1}, 0.2), ElementsAre(0, 0.1));
+  EXPECT_THAT(EvalScales({0.1, 0, 0.1}), ElementsAre(0, 0.1));
+  EXPECT_THAT(EvalScales({0.2, 0.2 + 1e-12, 0.05}), ElementsAre(0.05, 0.2));
 }
 
 TEST(EvalPlan, IsDueAtTheFirstTheLastAndEverySoManyVersions) {
@@ -384,6 +382,12 @@ TEST(Acknowledgement, MustMatchManifestAndTheFirstWorker) {
   bad = good;
   bad.aqn_checksum = 78;
   EXPECT_THAT(DecideAcknowledgement(facts, good, bad).reason, HasSubstr("checksum"));
+  bad = good;
+  bad.aqn_norms = 0;
+  EXPECT_THAT(DecideAcknowledgement(facts, std::nullopt, bad).reason, HasSubstr("touched 0 norms"));
+  EXPECT_TRUE(DecideAcknowledgement({.base_weights_hash = 5}, std::nullopt, {5, 0, 0, 0}).accepted);
+  bad = good;
+  bad.aqn_checksum = 78;
   const VersionFacts own_draws{5, 0.05, /*same_draw_everywhere=*/false};
   EXPECT_TRUE(DecideAcknowledgement(own_draws, good, bad).accepted);
 }

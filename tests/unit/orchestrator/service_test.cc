@@ -5,7 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <thread>
+#include <vector>
 
 #include "orchestrator/service_discovery.h"
 #include "services/rpc/client.h"
@@ -97,6 +99,31 @@ TEST_F(ServiceTest, ALongPollIsAnsweredOnceItsWeightsAreOvertaken) {
   EXPECT_EQ(reply.reason(), "stale_weights");
   EXPECT_EQ(reply.timeline(), 2u);
   EXPECT_TRUE(reply.has_version());
+}
+
+TEST_F(ServiceTest, AWorkerThatAsksAgainHasOneWaiterNotTwo) {
+  std::atomic<int> answered = 0;
+  std::vector<grpc::StatusCode> codes(2);
+  auto poll = [&](size_t call) {
+    v1::AcquireWorkRequest request;
+    request.set_run_id("run");
+    request.set_member_id("w1");
+    request.set_incarnation(1);
+    request.set_wait_seconds(10);
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(30)));
+    v1::AcquireWorkReply reply;
+    codes[call] = stub_->AcquireWork(&context, request, &reply).error_code();
+    ++answered;
+  };
+  std::thread first([&] { poll(0); });
+  std::thread second([&] { poll(1); });
+  while (answered == 0) std::this_thread::yield();  // whichever came first is replaced
+  waiters_.Close();
+  first.join();
+  second.join();
+  EXPECT_THAT(codes,
+              ::testing::UnorderedElementsAre(grpc::StatusCode::ABORTED, grpc::StatusCode::OK));
 }
 
 TEST_F(ServiceTest, TheEndAnswersEverybodyWhoWaits) {

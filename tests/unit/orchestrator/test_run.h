@@ -14,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "orchestrator/coordinator.h"
 #include "services/base/files.h"
+#include "services/config/defaults.h"
 #include "tests/support/fake_clock.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
@@ -50,6 +51,7 @@ inline v1::RunConfig SmallRun() {
   config.mutable_orchestrator()->set_max_attempts(3);
   config.mutable_orchestrator()->set_retry_backoff_seconds(1);
   config.mutable_orchestrator()->set_no_worker_timeout_seconds(100);
+  config::FillDefaults(&config);
   return config;
 }
 
@@ -72,6 +74,11 @@ class TestRun {
     files_ = std::make_unique<RunFiles>(directory_.path(), lines, base::SystemClock());
     registry_ = std::make_unique<metrics::MetricsRegistry>();
     metrics_ = std::make_unique<OrchestratorMetrics>(registry_.get());
+    auto coordinator = OpenCoordinator();
+    EXPECT_THAT(coordinator, IsOk());
+    coordinator_ = *std::move(coordinator);
+  }
+  absl::StatusOr<std::unique_ptr<Coordinator>> OpenCoordinator() {
     CoordinatorOptions options;
     auto plan = MakeRunPlan(config_);
     EXPECT_THAT(plan, IsOk());
@@ -81,9 +88,7 @@ class TestRun {
     options.files = files_.get();
     options.metrics = metrics_.get();
     options.clock = &clock_;
-    auto coordinator = Coordinator::Create(std::move(options));
-    EXPECT_THAT(coordinator, IsOk());
-    coordinator_ = *std::move(coordinator);
+    return Coordinator::Create(std::move(options));
   }
   void Restart() {
     coordinator_.reset();
@@ -94,6 +99,8 @@ class TestRun {
   Coordinator& operator*() { return *coordinator_; }
   Coordinator* operator->() { return coordinator_.get(); }
   temper::testing::FakeClock& clock() { return clock_; }
+  LedgerStore& store() { return *store_; }
+  std::string Path(const std::string& name) { return directory_.File(name); }
 
   absl::Status Join(v1::Role role, const std::string& id, uint64_t incarnation = 1) {
     v1::JoinRequest request;
