@@ -14,6 +14,7 @@
 #include "nlohmann/json.hpp"
 #include "services/base/files.h"
 #include "services/base/hash.h"
+#include "services/base/log.h"
 #include "services/base/status_macros.h"
 
 namespace temper::learner {
@@ -33,9 +34,7 @@ std::string CheckpointsDir(const std::string& run_dir) {
 }
 
 absl::Status DamagedError(const std::string& path, absl::string_view what) {
-  return absl::DataLossError(
-      absl::StrCat("checkpoint file ", path, " ", what,
-                   "; remove its checkpoint to continue from an earlier one"));
+  return absl::DataLossError(absl::StrCat("checkpoint file ", path, " ", what));
 }
 
 // N of a name "<prefix>N<suffix>"; nullopt for other names.
@@ -210,6 +209,32 @@ absl::StatusOr<uint64_t> CheckManifest(const std::string& dir) {
   return fingerprint;
 }
 
+// Numbers of the checkpoints, the newest first.
+absl::StatusOr<std::vector<uint64_t>> StepsDescending(const std::string& run_dir) {
+  TEMPER_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(CheckpointsDir(run_dir)));
+  std::vector<uint64_t> steps;
+  for (const std::string& name : names) {
+    const std::optional<uint64_t> step = NumberIn(name, "step_", "");
+    if (step.has_value()) steps.push_back(*step);
+  }
+  std::sort(steps.rbegin(), steps.rend());
+  return steps;
+}
+
+// A writer that died between its two renames left the old checkpoint under the name it gives to
+// those that are replaced: that is the whole one.
+absl::Status AdoptReplaced(const std::string& run_dir) {
+  const std::string dir = CheckpointsDir(run_dir);
+  TEMPER_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(dir));
+  for (const std::string& name : names) {
+    const std::optional<uint64_t> step = NumberIn(name, "step_", kReplacedSuffix);
+    if (!step.has_value() || base::PathExists(CheckpointPath(run_dir, *step))) continue;
+    TEMPER_RETURN_IF_ERROR(
+        base::RenameDurably(absl::StrCat(dir, "/", name), CheckpointPath(run_dir, *step)));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status MoveAside(const std::string& from, const std::string& to_dir,
                        const std::string& name) {
   TEMPER_RETURN_IF_ERROR(base::MakeDirectories(to_dir));
@@ -263,28 +288,37 @@ absl::StatusOr<LoadedCheckpoint> ReadCheckpoint(const std::string& dir,
 }
 
 absl::StatusOr<std::optional<std::string>> FindLatestCheckpoint(const std::string& run_dir) {
-  TEMPER_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(CheckpointsDir(run_dir)));
-  std::optional<uint64_t> latest;
-  for (const std::string& name : names) {
-    const std::optional<uint64_t> step = NumberIn(name, "step_", "");
-    if (step.has_value() && (!latest.has_value() || *step > *latest)) latest = step;
+  TEMPER_RETURN_IF_ERROR(AdoptReplaced(run_dir));
+  TEMPER_ASSIGN_OR_RETURN(const std::vector<uint64_t> steps, StepsDescending(run_dir));
+  absl::Status damage;  // of the newest
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const std::string path = CheckpointPath(run_dir, steps[i]);
+    const absl::Status whole = CheckManifest(path).status();
+    if (whole.ok()) {
+      for (size_t newer = 0; newer < i; ++newer) {
+        TEMPER_RETURN_IF_ERROR(MoveAside(CheckpointsDir(run_dir), run_dir + "/rewound/damaged",
+                                         absl::StrCat("step_", steps[newer])));
+      }
+      return std::optional<std::string>(path);
+    }
+    if (!absl::IsDataLoss(whole)) return whole;
+    base::LogWarning("checkpoint_damaged", {{"path", path}, {"error", whole.message()}});
+    if (damage.ok()) damage = whole;
   }
-  if (!latest.has_value()) return std::optional<std::string>();
-  return std::optional<std::string>(CheckpointPath(run_dir, *latest));
+  TEMPER_RETURN_IF_ERROR(damage);
+  return std::optional<std::string>();
 }
 
 absl::Status PruneCheckpoints(const std::string& run_dir, uint32_t keep) {
   const std::string dir = CheckpointsDir(run_dir);
+  TEMPER_RETURN_IF_ERROR(AdoptReplaced(run_dir));
   TEMPER_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesIn(dir));
-  std::vector<uint64_t> steps;
   for (const std::string& name : names) {
     if (NumberIn(name, "step_", kTemporarySuffix) || NumberIn(name, "step_", kReplacedSuffix)) {
       TEMPER_RETURN_IF_ERROR(base::RemoveAll(absl::StrCat(dir, "/", name)));
     }
-    const std::optional<uint64_t> step = NumberIn(name, "step_", "");
-    if (step.has_value()) steps.push_back(*step);
   }
-  std::sort(steps.rbegin(), steps.rend());
+  TEMPER_ASSIGN_OR_RETURN(const std::vector<uint64_t> steps, StepsDescending(run_dir));
   for (size_t i = keep; keep > 0 && i < steps.size(); ++i) {
     TEMPER_RETURN_IF_ERROR(base::RemoveAll(CheckpointPath(run_dir, steps[i])));
   }

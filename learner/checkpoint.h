@@ -65,8 +65,11 @@ absl::Status WriteCheckpoint(const std::string& run_dir, const CheckpointContent
 absl::StatusOr<LoadedCheckpoint> ReadCheckpoint(const std::string& dir,
                                                 uint64_t expected_fingerprint);
 
-// The newest step_N under RUN/checkpoints by number; nullopt if there is none. Temporary names are
-// passed over; the contents are for ReadCheckpoint to judge.
+// The newest whole step_N under RUN/checkpoints: all files are there and have their hashes. Those
+// that are newer and damaged are logged and moved to RUN/rewound/damaged/; nullopt if there are no
+// checkpoints; DataLoss, naming a file of the newest, if there are and none is whole (nothing is
+// moved then). Temporary names are passed over, but a checkpoint that was about to be replaced when
+// its writer died gets its name back. Not for use while a checkpoint is being written.
 absl::StatusOr<std::optional<std::string>> FindLatestCheckpoint(const std::string& run_dir);
 
 // Removes all but the newest `keep` checkpoints, and what interrupted writes left. 0: keeps all.

@@ -1,5 +1,6 @@
 #include "learner/submission_desk.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "services/base/log.h"
@@ -7,6 +8,16 @@
 #include "services/member/submission_checksum.h"
 
 namespace temper::learner {
+namespace {
+
+constexpr absl::Duration kLook = absl::Seconds(60);
+
+// Whether a call that failed may have been carried out: no answer came.
+bool MayHaveHappened(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
+}  // namespace
 
 SubmissionDesk::SubmissionDesk(SubmissionDeskOptions options, GroupStore* store,
                                OrchestratorLink* orchestrator, LearnerMetrics* metrics)
@@ -17,8 +28,13 @@ SubmissionDesk::SubmissionDesk(SubmissionDeskOptions options, GroupStore* store,
       thread_([this] { Run(); }) {}
 
 SubmissionDesk::~SubmissionDesk() {
-  queue_.Close();
+  Close();
   thread_.join();
+}
+
+void SubmissionDesk::Close() {
+  closing_ = true;
+  queue_.Close();
 }
 
 void SubmissionDesk::Submit(v1::SubmitGroupRequest submit, SubmitAnswer answer) {
@@ -31,13 +47,46 @@ void SubmissionDesk::Submit(v1::SubmitGroupRequest submit, SubmitAnswer answer) 
 }
 
 void SubmissionDesk::Run() {
+  absl::Time settle_at = absl::InfiniteFuture();
   while (true) {
-    absl::StatusOr<Queued> next = queue_.Pop(absl::Now() + absl::Seconds(60));
+    absl::StatusOr<Queued> next = queue_.Pop(std::min(settle_at, absl::Now() + kLook));
     if (absl::IsCancelled(next.status())) return;
-    if (!next.ok()) continue;
-    const absl::StatusOr<v1::SubmitGroupReply> answer = Consider(next->submit);
+    if (next.ok()) Handle(*next);
+    if (unsettled_.empty()) {
+      settle_at = absl::InfiniteFuture();
+    } else if (settle_at == absl::InfiniteFuture()) {
+      settle_at = absl::Now() + options_.settle_every;
+    } else if (absl::Now() >= settle_at) {
+      Settle();
+      settle_at = absl::Now() + options_.settle_every;
+    }
+  }
+}
+
+void SubmissionDesk::Handle(const Queued& queued) {
+  if (closing_) return queued.answer(absl::UnavailableError("the learner stops"));
+  const absl::StatusOr<v1::SubmitGroupReply> answer = Consider(queued.submit);
+  store_->EndExamination();
+  queued.answer(answer);
+}
+
+void SubmissionDesk::Settle() {
+  while (!unsettled_.empty() && !closing_) {
+    const auto first = unsettled_.begin();
+    const auto& [group, attempt] = first->first;
+    if (!store_->BeginExamination().has_value()) return;
+    const absl::StatusOr<v1::SubmitGroupReply> answer =
+        Admit(first->second.submit, first->second.decision);
+    if (answer.ok()) store_->Remember(group, attempt, *answer);
     store_->EndExamination();
-    next->answer(answer);
+    if (MayHaveHappened(answer.status())) return;
+    if (answer.ok()) metrics_->Submitted(VerdictName(answer->verdict()));
+    metrics_->groups_held.Set(static_cast<double>(store_->held()));
+    base::LogInfo("group_settled", {{"group", group},
+                                    {"attempt", attempt},
+                                    {"outcome", answer.ok() ? VerdictName(answer->verdict())
+                                                            : answer.status().message()}});
+    unsettled_.erase(first);
   }
 }
 
@@ -56,7 +105,15 @@ absl::StatusOr<v1::SubmitGroupReply> SubmissionDesk::Consider(
                  store_->Remembered(ref.group_index(), ref.attempt())) {
     return *before;
   } else {
-    TEMPER_ASSIGN_OR_RETURN(answer, Admit(submit, decision));
+    const AttemptKey key{ref.group_index(), ref.attempt()};
+    absl::StatusOr<v1::SubmitGroupReply> admitted = Admit(submit, decision);
+    if (MayHaveHappened(admitted.status())) {
+      const bool room = unsettled_.size() < kQueueGroups;
+      if (room) unsettled_.try_emplace(key, Unsettled{submit, decision});
+    } else {
+      unsettled_.erase(key);
+    }
+    TEMPER_ASSIGN_OR_RETURN(answer, std::move(admitted));
     store_->Remember(ref.group_index(), ref.attempt(), answer);
   }
   metrics_->Submitted(VerdictName(answer.verdict()));

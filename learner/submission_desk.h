@@ -2,11 +2,14 @@
 
 // Where submitted groups are examined, admitted and answered, one after the other.
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -22,6 +25,8 @@ struct SubmissionDeskOptions {
   AdmissionRules rules;
   uint64_t incarnation = 0;  // the learner's
   absl::Duration admit_timeout = absl::Seconds(5);
+  // How often an admission without an answer is asked for again.
+  absl::Duration settle_every = absl::Seconds(1);
 };
 
 // Called exactly once per submit, on the desk's thread, or on the caller's where the queue refuses.
@@ -31,6 +36,10 @@ using SubmitAnswer = std::function<void(const absl::StatusOr<v1::SubmitGroupRepl
 // everything else is examined (learner/admission.h), the orchestrator is asked, and what it admits
 // goes to the store before the worker hears of it. The queue holds kQueueGroups; beyond that a
 // submit is answered Unavailable, and the worker tries again.
+//
+// An admission that the orchestrator did not answer may have happened there. Its group is kept, up
+// to kQueueGroups of them, and asked about again, the same question, until there is an answer or
+// the worker submits it once more: a group that was admitted is never lost, whoever sent it.
 class SubmissionDesk final {
  public:
   static constexpr size_t kQueueGroups = 256;
@@ -38,7 +47,7 @@ class SubmissionDesk final {
   // Everything pointed to outlives the desk.
   SubmissionDesk(SubmissionDeskOptions options, GroupStore* store, OrchestratorLink* orchestrator,
                  LearnerMetrics* metrics);
-  // Answers what is queued with Unavailable and joins.
+  // As Close, and joins: waits for the admission in progress.
   ~SubmissionDesk();
   SubmissionDesk(const SubmissionDesk&) = delete;
   SubmissionDesk& operator=(const SubmissionDesk&) = delete;
@@ -47,12 +56,24 @@ class SubmissionDesk final {
   // orchestrator cannot be reached.
   void Submit(v1::SubmitGroupRequest submit, SubmitAnswer answer);
 
+  // Takes no more submits; those that are queued are answered Unavailable.
+  void Close();
+
  private:
   struct Queued {
     v1::SubmitGroupRequest submit;
     SubmitAnswer answer;
   };
+  struct Unsettled {
+    v1::SubmitGroupRequest submit;
+    AdmissionDecision decision;
+  };
+  using AttemptKey = std::pair<uint64_t, uint32_t>;  // group_index, attempt
+
   void Run();
+  void Handle(const Queued& queued);
+  // Asks again about unsettled attempts, until one is not answered.
+  void Settle();
   absl::StatusOr<v1::SubmitGroupReply> Consider(const v1::SubmitGroupRequest& submit);
   absl::StatusOr<v1::SubmitGroupReply> Admit(const v1::SubmitGroupRequest& submit,
                                              const AdmissionDecision& decision);
@@ -62,6 +83,8 @@ class SubmissionDesk final {
   OrchestratorLink* const orchestrator_;
   LearnerMetrics* const metrics_;
   base::BoundedQueue<Queued> queue_{kQueueGroups};
+  std::atomic<bool> closing_ = false;
+  std::map<AttemptKey, Unsettled> unsettled_;  // the thread's own
   std::thread thread_;
 };
 

@@ -154,10 +154,46 @@ TEST_F(CheckpointTest, ReplacesACheckpointOfTheSameStep) {
 
 TEST_F(CheckpointTest, FindsTheLatestByNumberAndPassesOverUnfinishedOnes) {
   EXPECT_EQ(*FindLatestCheckpoint(dir_.path()), std::nullopt);
-  for (const char* name : {"step_9", "step_10", "step_11.partial", "step_x", "other_99"}) {
+  for (const char* name : {"step_11.partial", "step_x", "other_99"}) {
     ASSERT_THAT(base::MakeDirectories(dir_.File("checkpoints") + "/" + name), IsOk());
   }
+  EXPECT_EQ(*FindLatestCheckpoint(dir_.path()), std::nullopt);
+  ASSERT_THAT(Write(9), IsOk());
+  ASSERT_THAT(Write(10), IsOk());
   EXPECT_EQ(*FindLatestCheckpoint(dir_.path()), StepDir(10));
+}
+
+TEST_F(CheckpointTest, ADamagedNewestIsMovedAsideAndTheOneBeforeItTaken) {
+  for (const uint64_t step : {3, 6, 9}) ASSERT_THAT(Write(step), IsOk());
+  std::ofstream(StepDir(9) + "/hf/model.safetensors", std::ios::app) << "x";
+  ASSERT_THAT(base::RemoveAll(StepDir(6) + "/MANIFEST.json"), IsOk());
+  EXPECT_EQ(*FindLatestCheckpoint(dir_.path()), StepDir(3));
+  EXPECT_THAT(ReadCheckpoint(StepDir(3), 0), IsOk());
+  for (const char* damaged : {"step_6", "step_9"}) {
+    EXPECT_FALSE(base::PathExists(dir_.File("checkpoints") + "/" + damaged));
+    EXPECT_TRUE(base::PathExists(dir_.File("rewound/damaged") + "/" + damaged));
+  }
+}
+
+TEST_F(CheckpointTest, IfNoneIsWholeTheNewestIsNamedAndNothingIsMoved) {
+  for (const uint64_t step : {3, 6}) {
+    ASSERT_THAT(Write(step), IsOk());
+    ASSERT_THAT(base::RemoveAll(StepDir(step) + "/hf/model.safetensors"), IsOk());
+  }
+  for (int time = 0; time < 2; ++time) {
+    EXPECT_THAT(FindLatestCheckpoint(dir_.path()),
+                StatusIs(absl::StatusCode::kDataLoss, HasSubstr("step_6/hf/model.safetensors")));
+  }
+  EXPECT_TRUE(base::PathExists(StepDir(6)));
+}
+
+TEST_F(CheckpointTest, AWriterThatDiedBetweenItsRenamesLeavesTheOldCheckpoint) {
+  ASSERT_THAT(Write(3), IsOk());
+  ASSERT_THAT(base::RenameDurably(StepDir(3), StepDir(3) + ".replaced"), IsOk());
+  EXPECT_EQ(*FindLatestCheckpoint(dir_.path()), StepDir(3));
+  ASSERT_THAT(base::RenameDurably(StepDir(3), StepDir(3) + ".replaced"), IsOk());
+  ASSERT_THAT(PruneCheckpoints(dir_.path(), 2), IsOk());
+  EXPECT_THAT(ReadCheckpoint(StepDir(3), 0), IsOk());
 }
 
 TEST_F(CheckpointTest, KeepsTheNewestAndRemovesLeftovers) {

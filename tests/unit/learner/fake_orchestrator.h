@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -20,10 +22,17 @@ class FakeOrchestrator final : public learner::OrchestratorLink {
  public:
   // Called when a version is out, on the caller's thread.
   std::function<void(const v1::Manifest&)> on_publish;
+  // The version whose publishing raises a stop and is cancelled by it, if any.
+  std::optional<uint64_t> cancel_publish_of;
+  std::function<void()> on_cancelled_publish;
+  // Called at the begin of every AdmitGroup.
+  std::function<void()> on_admit;
   // Close the open step once so many groups were examined in it; 0: never.
   uint32_t close_after_examined = 0;
   // Answers of AdmitGroup that fail with Unavailable before one succeeds.
   int admit_failures = 0;
+  // Admissions that are carried out and answered Unavailable.
+  int admit_answers_lost = 0;
 
   absl::StatusOr<v1::BeginTimelineReply> BeginTimeline(const v1::BeginTimelineRequest&,
                                                        absl::Time) override {
@@ -34,6 +43,7 @@ class FakeOrchestrator final : public learner::OrchestratorLink {
 
   absl::StatusOr<v1::AdmitGroupReply> AdmitGroup(const v1::AdmitGroupRequest& request,
                                                  absl::Time) override {
+    if (on_admit) on_admit();
     absl::MutexLock lock(&mutex_);
     if (admit_failures > 0) {
       --admit_failures;
@@ -43,11 +53,17 @@ class FakeOrchestrator final : public learner::OrchestratorLink {
     v1::AdmitGroupReply reply;
     const bool holds = request.examination() == v1::EXAMINATION_KEPT ||
                        request.examination() == v1::EXAMINATION_ZERO_VARIANCE;
-    const bool first =
-        holds && admitted_.emplace(request.ref().group_index(), request.ref().attempt()).second;
-    reply.set_admitted(first);
-    if (holds && !first) reply.set_reason("another attempt was admitted first");
+    const auto [entry, first] =
+        holds ? admitted_.emplace(request.ref().group_index(), request.ref().attempt())
+              : std::pair(admitted_.end(), false);
+    const bool admitted = holds && entry->second == request.ref().attempt();
+    reply.set_admitted(admitted);
+    if (holds && !admitted) reply.set_reason("another attempt was admitted first");
     if (first) ++examined_;
+    if (admit_answers_lost > 0) {
+      --admit_answers_lost;
+      return absl::UnavailableError("killed before it answered");
+    }
     reply.mutable_progress()->set_step(commits_.size() + 1);
     reply.mutable_progress()->set_examined(examined_);
     reply.mutable_progress()->set_close_step(close_after_examined > 0 &&
@@ -69,6 +85,10 @@ class FakeOrchestrator final : public learner::OrchestratorLink {
     {
       absl::MutexLock lock(&mutex_);
       manifests_.push_back(request.manifest());
+    }
+    if (request.manifest().version() == cancel_publish_of) {
+      on_cancelled_publish();
+      return absl::CancelledError("stopped while an evaluation holds it back");
     }
     if (on_publish) on_publish(request.manifest());
     v1::PublishManifestReply reply;

@@ -4,7 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <future>
+#include <memory>
+#include <vector>
 
+#include "absl/synchronization/notification.h"
+#include "services/base/stop_token.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/learner/builders.h"
 #include "tests/unit/learner/fake_orchestrator.h"
@@ -31,7 +35,10 @@ class SubmissionDeskTest : public ::testing::Test {
   GroupStore store_{{.groups_per_step = 2}};
   FakeOrchestrator orchestrator_;
   SubmissionDesk desk_{
-      {.rules = AdmissionRulesForTest(2), .incarnation = 9}, &store_, &orchestrator_, &metrics_};
+      {.rules = AdmissionRulesForTest(2), .incarnation = 9, .settle_every = absl::Milliseconds(5)},
+      &store_,
+      &orchestrator_,
+      &metrics_};
 };
 
 TEST_F(SubmissionDeskTest, RefusesUntilATimelineIsOpen) {
@@ -86,9 +93,47 @@ TEST_F(SubmissionDeskTest, AnUnreachableOrchestratorMakesTheWorkerTryAgain) {
   store_.Open(3, 5);
   orchestrator_.admit_failures = 1;
   EXPECT_THAT(Submit(SubmitWith(0, {1, 0})), StatusIs(absl::StatusCode::kUnavailable));
-  EXPECT_EQ(store_.held(), 0u);
   EXPECT_THAT(Submit(SubmitWith(0, {1, 0})), IsOk());
   EXPECT_EQ(store_.held(), 1u);
+}
+
+TEST_F(SubmissionDeskTest, AnAdmissionWhoseAnswerWasLostIsAskedForAgainWithoutItsWorker) {
+  store_.Open(3, 5);
+  orchestrator_.admit_answers_lost = 2;
+  EXPECT_THAT(Submit(SubmitWith(0, {1, 0})), StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(Submit(SubmitWith(1, {1, 0})), StatusIs(absl::StatusCode::kUnavailable));
+  base::StopToken stop;
+  const auto batch = store_.AwaitBatch(6, absl::Now() + absl::Seconds(20), &stop);
+  ASSERT_THAT(batch, IsOk());
+  EXPECT_EQ(batch->train.size(), 2u);
+  // Whoever submits again gets the answer that was settled.
+  const size_t asked = orchestrator_.admissions().size();
+  EXPECT_EQ(Submit(SubmitWith(0, {1, 0}))->verdict(), v1::SUBMIT_VERDICT_ADMITTED);
+  EXPECT_EQ(orchestrator_.admissions().size(), asked);
+}
+
+TEST_F(SubmissionDeskTest, AnswersWhatIsQueuedAtTheEndWithoutAskingTheOrchestrator) {
+  store_.Open(3, 5);
+  absl::Notification asked;
+  absl::Notification closed;
+  orchestrator_.on_admit = [&] {
+    asked.Notify();
+    closed.WaitForNotification();
+  };
+  std::vector<std::future<absl::StatusCode>> codes;
+  for (uint64_t group = 0; group < 3; ++group) {
+    auto answered = std::make_shared<std::promise<absl::StatusCode>>();
+    codes.push_back(answered->get_future());
+    desk_.Submit(SubmitWith(group, {1, 0}),
+                 [answered](const auto& answer) { answered->set_value(answer.status().code()); });
+  }
+  asked.WaitForNotification();
+  desk_.Close();
+  closed.Notify();
+  EXPECT_EQ(codes[0].get(), absl::StatusCode::kOk);
+  EXPECT_EQ(codes[1].get(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(codes[2].get(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(orchestrator_.admissions().size(), 1u);
 }
 
 }  // namespace
