@@ -98,16 +98,11 @@ std::string GroupFault(const v1::SubmitGroupRequest& submit, uint64_t computed_c
   return "";
 }
 
-// Whether the sigma that was applied is that of a version that sampled. Both come from the same
-// function of the same integers, so they are equal but for a rounding on the way.
-bool SigmaFits(const v1::SubmitGroupRequest& submit, const numerics::AqnPlan& plan) {
-  for (const v1::Completion& completion : submit.completions()) {
-    for (const v1::VersionRun& run : completion.versions()) {
-      const double sigma = numerics::Sigma(plan, static_cast<int64_t>(run.version()));
-      if (std::fabs(sigma - submit.aqn_sigma()) <= 1e-9 * sigma) return true;
-    }
-  }
-  return false;
+// Whether the sigma that was applied is that of the newest version that sampled. Both come from the
+// same function of the same integers, so they are equal but for a rounding on the way.
+bool SigmaFits(double applied, uint64_t newest, const numerics::AqnPlan& plan) {
+  const double sigma = numerics::Sigma(plan, static_cast<int64_t>(newest));
+  return std::fabs(sigma - applied) <= 1e-9 * sigma;
 }
 
 }  // namespace
@@ -141,7 +136,7 @@ AdmissionDecision Examine(const v1::SubmitGroupRequest& submit, uint64_t compute
         v1::EXAMINATION_REFUSED,
         absl::StrCat("sampled by version ", newest, ", the newest is ", snapshot.policy_version));
   }
-  if (!SigmaFits(submit, rules.aqn)) {
+  if (!SigmaFits(submit.aqn_sigma(), newest, rules.aqn)) {
     return Found(v1::EXAMINATION_REFUSED,
                  absl::StrCat("sampled under AQN sigma ", submit.aqn_sigma(), ", version ", newest,
                               " has ", numerics::Sigma(rules.aqn, static_cast<int64_t>(newest))));

@@ -48,8 +48,8 @@ struct AdmissionDecision {
 //   another run                       concluded, refused: nothing of ours is meant
 //   another timeline                  concluded, superseded: the attempt was rewound with it
 //   checksum, counts, lengths, ids, seed, noise id, non-finite numbers, failed scores, versions
-//   that do not cover the tokens or are newer than ours, an AQN sigma that none of its versions
-//   samples under                                                  refused
+//   that do not cover the tokens or are newer than ours, an AQN sigma that is not the one of its
+//   newest version                                                 refused
 //   policy_version - oldest token's version > max_staleness        stale
 //   equal accuracies, with dynamic sampling                        zero variance
 //   everything else                                                kept

@@ -1,6 +1,8 @@
 #include "learner/metrics_record.h"
 
 #include <algorithm>
+#include <cmath>
+#include <set>
 #include <vector>
 
 #include "nlohmann/json.hpp"
@@ -10,6 +12,7 @@ namespace temper::learner {
 namespace {
 
 using nlohmann::ordered_json;
+using numerics::TensorRole;
 
 // Trained and zero-variance groups in ascending group_index: sums do not depend on arrival.
 std::vector<const RolloutGroup*> ExaminedGroups(const ClosedBatch& batch) {
@@ -36,6 +39,24 @@ double MeanReward(const std::vector<RolloutGroup>& groups) {
   return Ratio(sum, count);
 }
 
+ordered_json CountsOf(const numerics::ErrorStats& stats) {
+  return {{"calls", stats.calls},
+          {"elements", stats.elements},
+          {"elements_changed", stats.changed},
+          {"non_finite", stats.non_finite},
+          {"achieved_error_scale", stats.AchievedScale()}};
+}
+
+// What AQN did, as the engines counted it where they read the norms' weights.
+ordered_json Aqn(const numerics::NoiseRow& row) {
+  const auto elements = static_cast<double>(row.stats.elements);
+  return {{"norms_run", row.operator_calls},
+          {"norms_perturbed", row.stats.calls},
+          {"elements", row.stats.elements},
+          {"elements_changed", row.stats.changed},
+          {"achieved_sigma", std::sqrt(Ratio(row.stats.sum_sq_error.value(), elements))}};
+}
+
 ordered_json Injections(const numerics::NoiseCounters& counters) {
   ordered_json phases = ordered_json::object();
   for (int p = 0; p < numerics::kPhaseCount; ++p) {
@@ -43,16 +64,21 @@ ordered_json Injections(const numerics::NoiseCounters& counters) {
     for (const auto direction : {numerics::Direction::kForward, numerics::Direction::kBackward}) {
       uint64_t operator_calls = 0;
       for (const auto& [row, counts] : counters.rows()) {
-        if (row.phase == phase && row.direction == direction)
+        if (row.phase == phase && row.direction == direction &&
+            row.role != TensorRole::kWeightOperand) {
           operator_calls += counts.operator_calls;
+        }
       }
       if (operator_calls == 0) continue;
-      const numerics::ErrorStats stats = counters.Total(phase, direction);
-      phases[std::string(numerics::PhaseName(phase))][std::string(
-          numerics::DirectionName(direction))] = {
-          {"operator_calls", operator_calls}, {"calls", stats.calls},
-          {"elements", stats.elements},       {"elements_changed", stats.changed},
-          {"non_finite", stats.non_finite},   {"achieved_error_scale", stats.AchievedScale()}};
+      ordered_json& entry = phases[std::string(numerics::PhaseName(phase))]
+                                  [std::string(numerics::DirectionName(direction))];
+      entry["operator_calls"] = operator_calls;
+      entry.update(CountsOf(counters.Total(phase, direction)));
+      if (direction == numerics::Direction::kForward) continue;
+      for (const auto role : {TensorRole::kGradInput, TensorRole::kGradWeight}) {
+        entry[std::string(numerics::TensorRoleName(role))] =
+            CountsOf(counters.Total(phase, direction, role));
+      }
     }
   }
   return phases;
@@ -115,10 +141,24 @@ void AddRolloutCounts(const ClosedBatch& batch, numerics::NoiseCounters* counter
       row.stats.non_finite = count.non_finite();
       row.stats.sum_sq_error.Add(count.sum_sq_error());
       row.stats.sum_sq_value.Add(count.sum_sq_value());
-      counters->Add({.phase = *phase, .direction = *direction, .layer = count.layer(), .op = *op},
+      counters->Add({.phase = *phase,
+                     .direction = *direction,
+                     .layer = count.layer(),
+                     .op = *op,
+                     .role = numerics::RoleInPass(*direction, *op)},
                     row);
     }
   }
+}
+
+std::vector<uint64_t> SampledVersions(const ClosedBatch& batch) {
+  std::set<uint64_t> versions;
+  for (const RolloutGroup* group : ExaminedGroups(batch)) {
+    for (const SampledCompletion& completion : group->completions) {
+      for (const VersionSpan& span : completion.versions) versions.insert(span.version);
+    }
+  }
+  return {versions.begin(), versions.end()};
 }
 
 std::string MetricsJson(const StepRecord& record) {
@@ -162,6 +202,7 @@ std::string MetricsJson(const StepRecord& record) {
   line["tokens_generated"] = rollouts.tokens_generated;
   line["tokens_trained"] = record.tokens_trained;
   line["injections"] = Injections(record.counters);
+  line["aqn"] = Aqn(record.counters.Aqn());
   line["achieved_error_scale"] = record.counters.TotalForward().AchievedScale();
   line["base_weights_hash"] = base::HexDigest(record.base_weights_hash);
   line["update_seconds"] = record.update_seconds;

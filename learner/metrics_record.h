@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "learner/group_store.h"
 #include "numerics/noise_counters.h"
@@ -40,6 +41,9 @@ RolloutSummary SummarizeRollouts(const ClosedBatch& batch, uint64_t policy_versi
 // with names that are no phase, direction or operator are passed over.
 void AddRolloutCounts(const ClosedBatch& batch, numerics::NoiseCounters* counters);
 
+// The versions that sampled any token of trained and zero-variance groups, ascending.
+std::vector<uint64_t> SampledVersions(const ClosedBatch& batch);
+
 // One step, complete.
 struct StepRecord {
   uint64_t step = 0;
@@ -47,7 +51,7 @@ struct StepRecord {
   bool skipped = false;
   std::string skip_reason;  // empty unless skipped
   RolloutSummary rollouts;
-  double sigma = 0.0;  // AQN of the version that sampled
+  double sigma = 0.0;  // AQN of the version that is trained, as planned
   // From the update; zero where nothing was trained.
   uint64_t tokens_trained = 0;
   double loss = 0.0;

@@ -66,6 +66,7 @@ void Close(const std::vector<RolloutGroup>& groups, v1::Ending ending,
 absl::Status StepLoop::Run() {
   const LearnerOptions& options = *parts_.options;
   checkpointed_step_ = parts_.trainer->state().step;
+  committed_optimizer_steps_ = parts_.trainer->state().optimizer_steps;
   TEMPER_ASSIGN_OR_RETURN(Version first, BuildVersion());
   absl::Status status = Publish(std::move(first));
   step_began_ = parts_.clock->Now();
@@ -76,8 +77,7 @@ absl::Status StepLoop::Run() {
     TEMPER_RETURN_IF_ERROR(batch.status());
     status = RunStep(*std::move(batch), waited);
   }
-  // A stop in the middle of a step abandons it; the next incarnation does it again.
-  if (absl::IsCancelled(status) && parts_.stop->StopRequested()) return absl::OkStatus();
+  if (absl::IsCancelled(status) && parts_.stop->StopRequested()) return CheckpointOnStop();
   return status;
 }
 
@@ -124,7 +124,7 @@ absl::Status StepLoop::RunStep(ClosedBatch batch, absl::Duration waited) {
   record.sigma = numerics::Sigma(parts_.options->aqn, static_cast<int64_t>(version));
   AddRolloutCounts(batch, &record.counters);
   AddUpdate(result, &record);
-  TEMPER_RETURN_IF_ERROR(CheckNoise(record.counters));
+  TEMPER_RETURN_IF_ERROR(CheckNoise(batch, record.counters));
   TEMPER_ASSIGN_OR_RETURN(Version next, BuildVersion());
   record.base_weights_hash = next->manifest().base_weights_hash();
   record.update_seconds = absl::ToDoubleSeconds(update_ended - update_began);
@@ -136,6 +136,7 @@ absl::Status StepLoop::RunStep(ClosedBatch batch, absl::Duration waited) {
   TEMPER_RETURN_IF_ERROR(
       WriteSamples(parts_.options->run_dir, record.step, batch, *parts_.tokenizer));
   last_commit_ = CommitOf(batch, record);
+  committed_optimizer_steps_ = parts_.trainer->state().optimizer_steps;
   const uint64_t every = parts_.options->checkpoint_every;
   const bool last = record.step >= parts_.options->total_updates;
   if (last || (every > 0 && record.step % every == 0)) TEMPER_RETURN_IF_ERROR(Checkpoint());
@@ -145,9 +146,14 @@ absl::Status StepLoop::RunStep(ClosedBatch batch, absl::Duration waited) {
   return Publish(std::move(next));
 }
 
-absl::Status StepLoop::CheckNoise(const numerics::NoiseCounters& counters) {
+absl::Status StepLoop::CheckNoise(const ClosedBatch& batch,
+                                  const numerics::NoiseCounters& counters) {
   run_counters_.Merge(counters);
   absl::Status seen = numerics::CheckSeen(parts_.options->noise, run_counters_);
+  if (seen.ok()) {
+    const int layers = static_cast<int>(parts_.trainer->parameters().config.num_layers);
+    seen = numerics::CheckAqnSeen(parts_.options->aqn, layers, SampledVersions(batch), counters);
+  }
   if (seen.ok()) return seen;
   v1::StopRunRequest request;
   request.set_run_id(parts_.run_id);
@@ -201,10 +207,12 @@ absl::Status StepLoop::Checkpoint() {
 }
 
 absl::Status StepLoop::CheckpointOnStop() {
-  if (!last_commit_.has_value() || checkpointed_step_ == parts_.trainer->state().step) {
-    return absl::OkStatus();
-  }
-  return Checkpoint();
+  const TrainerState& state = parts_.trainer->state();
+  if (!last_commit_.has_value() || checkpointed_step_ == state.step) return absl::OkStatus();
+  // A step that began to change the weights is abandoned; the next incarnation does it again.
+  const bool committed =
+      state.step == last_commit_->step() && state.optimizer_steps == committed_optimizer_steps_;
+  return committed ? Checkpoint() : absl::OkStatus();
 }
 
 absl::Status StepLoop::Publish(Version version) {

@@ -56,11 +56,11 @@ class StepLoop final {
   explicit StepLoop(StepLoopParts parts) : parts_(std::move(parts)) {}
 
   // Publishes the version it starts from and closes the steps that are left. OK once all are closed
-  // and the last version is out, or after a stop: between steps a stop writes a checkpoint of the
-  // last commit; in the middle of an update the step is abandoned.
-  // Errors: FailedPrecondition if noise was configured and not seen (the run is told to fail);
-  // Aborted if another learner has taken over; ResourceExhausted on a full disk; Unavailable if the
-  // orchestrator does not come back.
+  // and the last version is out, or after a stop, which abandons the step it finds open. A stop
+  // writes a checkpoint of the last commit, unless that step has already changed the weights.
+  // Errors: FailedPrecondition if error or AQN was configured and not seen (the run is told to
+  // fail); Aborted if another learner has taken over; ResourceExhausted on a full disk; Unavailable
+  // if the orchestrator does not come back.
   absl::Status Run();
 
  private:
@@ -69,7 +69,7 @@ class StepLoop final {
   absl::StatusOr<ClosedBatch> AwaitBatch(uint64_t step, absl::Duration* waited);
   absl::Status RunStep(ClosedBatch batch, absl::Duration waited);
   absl::StatusOr<DapoStepResult> Update(const ClosedBatch& batch);
-  absl::Status CheckNoise(const numerics::NoiseCounters& counters);
+  absl::Status CheckNoise(const ClosedBatch& batch, const numerics::NoiseCounters& counters);
   absl::StatusOr<Version> BuildVersion() const;
   v1::CommitStepRequest CommitOf(const ClosedBatch& batch, const StepRecord& record) const;
   absl::Status Checkpoint();
@@ -79,8 +79,9 @@ class StepLoop final {
 
   const StepLoopParts parts_;
   std::optional<v1::CommitStepRequest> last_commit_ = parts_.last_commit;
-  uint64_t checkpointed_step_ = 0;        // of the newest checkpoint
-  numerics::NoiseCounters run_counters_;  // since this process began
+  uint64_t checkpointed_step_ = 0;          // of the newest checkpoint
+  uint64_t committed_optimizer_steps_ = 0;  // when last_commit_ was made
+  numerics::NoiseCounters run_counters_;    // since this process began
   absl::Time step_began_;
 };
 

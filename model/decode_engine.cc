@@ -62,6 +62,8 @@ absl::StatusOr<numerics::AqnReport> DecodeEngine::Install(const Parameters& para
   return report;
 }
 
+InstalledWeights DecodeEngine::Installed() const { return impl_->Newest(); }
+
 absl::StatusOr<uint64_t> DecodeEngine::InstalledVersion() const {
   const std::shared_ptr<const DecodeWeights> weights = impl_->Newest();
   if (weights == nullptr) return absl::FailedPreconditionError("no weights are installed");
@@ -72,7 +74,8 @@ absl::StatusOr<GenerateResult> DecodeEngine::Generate(const GenerateRequest& req
                                                       const GenerateHooks& hooks) {
   TEMPER_RETURN_IF_ERROR(CheckGenerateRequest(request, impl_->config));
   absl::MutexLock lock(&impl_->generate_mutex);
-  std::shared_ptr<const DecodeWeights> weights = impl_->Newest();
+  const auto current = [&] { return hooks.weights ? hooks.weights() : impl_->Newest(); };
+  InstalledWeights weights = current();
   if (weights == nullptr) return absl::FailedPreconditionError("no weights are installed");
   try {
     DecodeRequest decoding(request, impl_->config, std::move(weights), &impl_->memory);
@@ -85,7 +88,7 @@ absl::StatusOr<GenerateResult> DecodeEngine::Generate(const GenerateRequest& req
         return absl::CancelledError(absl::StrCat("generation was cancelled after ",
                                                  decoding.state().decode_steps, " steps"));
       }
-      if (decision == StepDecision::kSwapWeights) decoding.Swap(impl_->Newest());
+      if (decision == StepDecision::kSwapWeights) decoding.Swap(current());
       TEMPER_RETURN_IF_ERROR(decoding.Step());
     }
     return decoding.TakeResult();

@@ -26,6 +26,10 @@
 namespace temper::model {
 
 struct Parameters;  // model/parameters.h, which brings in the tensor header; few callers need it
+// One installed version, ready to decode with: model/decode_weights.h. Immutable; who holds it
+// keeps it usable whatever is installed after it.
+struct DecodeWeights;
+using InstalledWeights = std::shared_ptr<const DecodeWeights>;
 
 // One prompt and how many completions to sample from it.
 struct PromptGroup {
@@ -66,6 +70,8 @@ struct Completion {
 struct GeneratedGroup {
   std::vector<Completion> completions;  // one per sample, in order
   numerics::NoiseCounters counters;     // of this group's rows alone
+  // AQN of the weights that sampled its newest tokens; 0 if the norms were clean.
+  double aqn_sigma = 0.0;
 };
 
 struct GenerateResult {
@@ -78,7 +84,7 @@ struct GenerateResult {
 // What the engine asks between two decode steps, on the thread of Generate.
 enum class StepDecision {
   kContinue,
-  kSwapWeights,  // take up the newest installed weights (no change if already in use). Caches stay.
+  kSwapWeights,  // take up newer weights (no change if already in use). Caches stay.
   kCancel,       // give up: Generate returns Cancelled
 };
 struct StepState {
@@ -89,6 +95,9 @@ struct StepState {
 struct GenerateHooks {
   // Called before each decode step. Must be quick. Empty: always kContinue.
   std::function<StepDecision(const StepState&)> between_steps;
+  // The weights to begin with and to take up at a swap, on the thread of Generate; null: at the
+  // start an error, at a swap no change. Empty: the newest installed.
+  std::function<InstalledWeights()> weights;
 };
 
 // What a version's AQN is. sigma 0, or plan null: none.
@@ -116,13 +125,15 @@ class DecodeEngine final {
 
   // Packs `parameters` (read during the call only) into a shadow copy with the norms of `aqn`, and
   // makes it the newest installed version. A Generate that runs keeps its weights until its hook
-  // says kSwapWeights; the next Generate starts with the newest.
+  // says kSwapWeights; the next Generate starts with the newest, or with what its hook gives.
   // Errors: InvalidArgument if the shapes are not the engine's; Unimplemented for AQN draws other
   // than per version; nothing is installed then.
   absl::StatusOr<numerics::AqnReport> Install(const Parameters& parameters, uint64_t version,
                                               const AqnInstall& aqn);
 
-  // The newest installed version; FailedPrecondition before the first Install.
+  // The newest installed weights, for GenerateHooks::weights; null before the first Install.
+  InstalledWeights Installed() const;
+  // Their version; FailedPrecondition before the first Install.
   absl::StatusOr<uint64_t> InstalledVersion() const;
 
   // Blocks until every completion has ended. Errors: FailedPrecondition before the first Install;

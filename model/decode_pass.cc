@@ -9,6 +9,18 @@ namespace {
 using numerics::Direction;
 using numerics::Operator;
 
+// Norms rows first_row .. first_row + rows - 1 of scratch->x into the first of scratch->normed.
+void NormRows(const DecodePass& pass, const DecodeNorm& norm, int64_t first_row, int64_t rows,
+              int layer, DecodeScratch* scratch) {
+  const ModelConfig& config = pass.weights->config;
+  const int64_t hidden = config.hidden_size;
+  pass.kernels->rms_norm(scratch->x.data() + first_row * hidden, rows, hidden, hidden,
+                         norm.gamma[pass.aqn].data(), static_cast<float>(config.rms_norm_eps),
+                         scratch->normed.data(), hidden, nullptr);
+  CountNormRows(pass.noise, first_row, rows, layer,
+                pass.aqn ? norm.perturbation : NormPerturbation());
+}
+
 class PassRunner {
  public:
   PassRunner(const DecodePass& pass, DecodeScratch* scratch)
@@ -24,19 +36,17 @@ class PassRunner {
   void Layer(int64_t index) {
     const DecodeLayer& layer = pass_.weights->layers[static_cast<size_t>(index)];
     const int number = static_cast<int>(index);
-    Norm(layer.input_norm);
+    Norm(layer.input_norm, number);
     Attention(layer, number);
     kernels_.add(scratch_.x.data(), scratch_.projected.data(), rows_ * hidden_);
-    Norm(layer.post_attention_norm);
+    Norm(layer.post_attention_norm, number);
     Mlp(layer, number);
     kernels_.add(scratch_.x.data(), scratch_.projected.data(), rows_ * hidden_);
   }
 
  private:
-  void Norm(const NormPair& gamma) {
-    kernels_.rms_norm(scratch_.x.data(), rows_, hidden_, hidden_, gamma[pass_.aqn].data(),
-                      static_cast<float>(config_.rms_norm_eps), scratch_.normed.data(), hidden_,
-                      nullptr);
+  void Norm(const DecodeNorm& norm, int layer) {
+    NormRows(pass_, norm, 0, rows_, layer, &scratch_);
   }
 
   void Error(float* y, int64_t cols, int64_t stride, Operator op, int layer) {
@@ -156,10 +166,7 @@ void ComputeLogits(const DecodePass& pass, int64_t first_row, int64_t rows,
   const DecodeWeights& weights = *pass.weights;
   const int64_t hidden = weights.config.hidden_size;
   const int64_t vocab = weights.config.vocab_size;
-  pass.kernels->rms_norm(scratch->x.data() + first_row * hidden, rows, hidden, hidden,
-                         weights.final_norm[pass.aqn].data(),
-                         static_cast<float>(weights.config.rms_norm_eps), scratch->normed.data(),
-                         hidden, nullptr);
+  NormRows(pass, weights.final_norm, first_row, rows, numerics::kNoLayer, scratch);
   numerics::Gemm(scratch->normed.data(), rows, hidden, weights.lm_head, scratch->logits.data(),
                  vocab);
   ApplyRowError(scratch->logits.data(), first_row, rows, vocab, vocab, pass.noise, pass.noise.keys,

@@ -70,6 +70,7 @@ DecodeRequest::DecodeRequest(const GenerateRequest& request, const ModelConfig& 
       inv_temperature_(request.temperature == 0.0 ? 1.0f
                                                   : static_cast<float>(1.0 / request.temperature)),
       groups_(request.groups.size()) {
+  NoteSigma();
   const bool eval = request.phase == numerics::Phase::kEval;
   result_.groups.resize(request.groups.size());
   for (size_t g = 0; g < groups_.size(); ++g) {
@@ -295,9 +296,23 @@ absl::Status DecodeRequest::StepRows(int64_t begin, int64_t end, int worker) {
 }
 
 void DecodeRequest::Swap(std::shared_ptr<const DecodeWeights> newest) {
-  if (newest == weights_) return;
+  if (newest == nullptr || newest == weights_) return;
   weights_ = std::move(newest);
+  NoteSigma();
   ++result_.swaps;
+}
+
+void DecodeRequest::NoteSigma() {
+  sigmas_[weights_->version] = request_.aqn ? weights_->aqn.sigma : 0.0;
+}
+
+double DecodeRequest::SigmaOf(const GeneratedGroup& group) const {
+  uint64_t newest = 0;
+  for (const Completion& completion : group.completions) {
+    newest = std::max(newest, completion.versions.back().version);
+  }
+  const auto found = sigmas_.find(newest);
+  return found == sigmas_.end() ? 0.0 : found->second;
 }
 
 StepState DecodeRequest::state() const {
@@ -312,6 +327,7 @@ GenerateResult DecodeRequest::TakeResult() {
       counts_[0][g].Merge(counts_[worker][g]);
     }
     counts_[0][g].AddTo(&result_.groups[g].counters);
+    result_.groups[g].aqn_sigma = SigmaOf(result_.groups[g]);
     for (Completion& completion : result_.groups[g].completions) {
       result_.generated_tokens += completion.token_ids.size();
       const int32_t last = completion.token_ids.back();

@@ -4,6 +4,7 @@
 // decode_engine.cc alone. No LibTorch here.
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -40,6 +41,7 @@ class DecodeRequest final {
   absl::Status Prefill();
   // One more token for every active completion. Errors as Prefill.
   absl::Status Step();
+  // Goes on with `newest`; null or what is in use already: no change.
   void Swap(std::shared_ptr<const DecodeWeights> newest);
 
   int64_t active_rows() const { return static_cast<int64_t>(active_.size()); }
@@ -67,6 +69,8 @@ class DecodeRequest final {
   void DropFinished();
   numerics::RowKey KeyOf(int64_t group, uint32_t position, uint32_t lane) const;
   DecodePass NewPass() const;
+  void NoteSigma();
+  double SigmaOf(const GeneratedGroup& group) const;
   void ReserveForWorkers(int64_t rows, int64_t logit_rows);
   absl::Status FirstError(const std::vector<absl::Status>& statuses) const;
 
@@ -76,6 +80,7 @@ class DecodeRequest final {
   DecodeMemory& memory_;
   float inv_temperature_;
   int64_t longest_prompt_ = 0;
+  std::map<uint64_t, double> sigmas_;  // of each version used, as its norms are read
   std::vector<Group> groups_;
   std::vector<ActiveRow> active_;
   std::vector<std::vector<GroupCounts>> counts_;  // [worker][group]

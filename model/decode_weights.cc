@@ -88,13 +88,15 @@ class Packer {
     layer.down = PackStacked({&get("mlp.down_proj.weight")});
   }
 
-  void Norm(const at::Tensor& gamma, const numerics::NormId& norm, NormPair& pair) {
-    pair[0] = Copy(gamma);
-    pair[1] = pair[0];
+  void Norm(const at::Tensor& weight, const numerics::NormId& norm, DecodeNorm& packed) {
+    auto& gamma = packed.gamma;
+    gamma[0] = Copy(weight);
+    gamma[1] = gamma[0];
     if (draw_.sigma == 0.0) return;
     const double multiplier = numerics::LayerMultiplier(
         *aqn_.plan, norm.layer, static_cast<int>(weights_.config.num_layers), aqn_.step);
-    numerics::ApplyAqn(pair[0], pair[1], norm, draw_, multiplier, &weights_.aqn);
+    numerics::ApplyAqn(gamma[0], gamma[1], norm, draw_, multiplier, &weights_.aqn);
+    if (multiplier > 0.0) packed.perturbation = ComparePerturbed(gamma[0], gamma[1]);
   }
 
   const Parameters& parameters_;

@@ -9,18 +9,22 @@
 
 #include "absl/status/statusor.h"
 #include "model/decode_engine.h"
+#include "model/noise_context.h"
 #include "model/parameters.h"
 #include "numerics/aqn.h"
 #include "numerics/gemm.h"
 
 namespace temper::model {
 
-// A norm's weight: [0] clean, [1] with this version's AQN.
-using NormPair = std::vector<float>[2];
+// A norm's weight, clean and with this version's AQN.
+struct DecodeNorm {
+  std::vector<float> gamma[2];    // [0] clean, [1] perturbed
+  NormPerturbation perturbation;  // of gamma[1]; nothing where this version has no AQN
+};
 
 struct DecodeLayer {
-  NormPair input_norm;
-  NormPair post_attention_norm;
+  DecodeNorm input_norm;
+  DecodeNorm post_attention_norm;
   numerics::PackedMatrix qkv;   // q, k and v one below the other
   std::vector<float> qkv_bias;  // empty: none
   std::vector<float> q_norm;    // [head_dim]; empty: none
@@ -35,7 +39,7 @@ struct DecodeWeights {
   uint64_t version = 0;
   numerics::AqnReport aqn;
   std::vector<DecodeLayer> layers;
-  NormPair final_norm;
+  DecodeNorm final_norm;
   numerics::PackedMatrix lm_head;
   std::vector<float> embedding;  // [vocab, hidden]; empty where lm_head is tied
 

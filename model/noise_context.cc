@@ -54,7 +54,9 @@ void GroupCounts::AddTo(numerics::NoiseCounters* counters) const {
     counters->Add({.phase = phase_,
                    .direction = static_cast<Direction>(direction),
                    .layer = column == num_layers_ ? numerics::kNoLayer : column,
-                   .op = static_cast<Operator>(op)},
+                   .op = static_cast<Operator>(op),
+                   .role = numerics::RoleInPass(static_cast<Direction>(direction),
+                                                static_cast<Operator>(op))},
                   rows_[i]);
   }
 }
@@ -69,6 +71,42 @@ void GroupCounts::Merge(const GroupCounts& other) {
 
 float RowNoise::Scale(Direction direction, Operator op, int layer) const {
   return policy == nullptr ? 0.0f : static_cast<float>(policy->Scale(phase, direction, op, layer));
+}
+
+NormPerturbation ComparePerturbed(std::span<const float> clean, std::span<const float> perturbed) {
+  TEMPER_CHECK(clean.size() == perturbed.size(), "two weights of one norm");
+  NormPerturbation result;
+  double sum_sq_change = 0.0;
+  double sum_sq_weight = 0.0;
+  for (size_t i = 0; i < clean.size(); ++i) {
+    const double change = static_cast<double>(perturbed[i]) - static_cast<double>(clean[i]);
+    result.changed += change != 0.0 ? 1 : 0;
+    sum_sq_change += change * change;
+    sum_sq_weight += static_cast<double>(clean[i]) * static_cast<double>(clean[i]);
+  }
+  result.channels = clean.size();
+  result.sum_sq_change = static_cast<float>(sum_sq_change);
+  result.sum_sq_weight = static_cast<float>(sum_sq_weight);
+  return result;
+}
+
+void CountNormRows(const RowNoise& noise, int64_t first_row, int64_t rows, int layer,
+                   const NormPerturbation& perturbation) {
+  for (const RowSegment& segment : noise.segments) {
+    const int64_t begin = std::max(segment.begin, first_row);
+    const int64_t end = std::min(segment.end, first_row + rows);
+    if (begin >= end) continue;
+    const auto count = static_cast<uint64_t>(end - begin);
+    numerics::NoiseRow& row = segment.counts->Row(Direction::kForward, Operator::kRmsNorm, layer);
+    row.operator_calls += count;
+    if (perturbation.channels == 0) continue;
+    row.stats.calls += count;
+    row.stats.elements += count * perturbation.channels;
+    row.stats.changed += count * perturbation.changed;
+    const auto times = static_cast<double>(count);
+    row.stats.sum_sq_error.Add(times * static_cast<double>(perturbation.sum_sq_change));
+    row.stats.sum_sq_value.Add(times * static_cast<double>(perturbation.sum_sq_weight));
+  }
 }
 
 void ApplyRowError(float* y, int64_t first_row, int64_t rows, int64_t cols, int64_t row_stride,

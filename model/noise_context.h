@@ -57,6 +57,21 @@ struct RowNoise {
   float Scale(numerics::Direction direction, numerics::Operator op, int layer) const;
 };
 
+// What AQN did to the weight of one norm; nothing (channels 0) where it is clean. The sums are
+// rounded to float, so that a count of rows times a sum is exact however the rows were cut.
+struct NormPerturbation {
+  uint64_t channels = 0;
+  uint64_t changed = 0;
+  float sum_sq_change = 0.0f;  // of perturbed - clean
+  float sum_sq_weight = 0.0f;  // of clean
+};
+NormPerturbation ComparePerturbed(std::span<const float> clean, std::span<const float> perturbed);
+
+// Counts the application of a norm to rows first_row .. first_row + rows - 1, each as one call: row
+// (forward, kRmsNorm, layer), whose elements are the channels of a perturbed weight.
+void CountNormRows(const RowNoise& noise, int64_t first_row, int64_t rows, int layer,
+                   const NormPerturbation& perturbation);
+
 // y[r, c] *= 1 + scale * n(keys[first_row + r], site, c) for r < rows, of which y holds the first
 // at y; row_stride in floats. keys: of these draws, indexed by the row of the pass. role: kOutput
 // with kForward, kGradInput with kBackward. Without error only the rows are counted.

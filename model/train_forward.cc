@@ -302,7 +302,8 @@ absl::Status TrainModel::ApplyGradWeightError(const TrainNoise& noise,
       counters->Count({.phase = numerics::Phase::kTrain,
                        .direction = numerics::Direction::kBackward,
                        .layer = linear.site.layer,
-                       .op = linear.site.op},
+                       .op = linear.site.op,
+                       .role = numerics::TensorRole::kGradWeight},
                       stats);
     }
   }

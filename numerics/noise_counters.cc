@@ -1,7 +1,9 @@
 #include "numerics/noise_counters.h"
 
+#include <algorithm>
 #include <array>
 #include <string>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -26,12 +28,78 @@ std::string WhatIsWrong(double scale, const NoiseRow& row) {
   return "";
 }
 
+// The first wrong row and how many there are.
+class Findings {
+ public:
+  void Note(const NoiseRowId& id, std::string_view why) {
+    if (why.empty()) return;
+    if (wrong_++ == 0) first_ = absl::StrFormat("%s: %s", NoiseRowName(id), why);
+  }
+
+  absl::Status status() const {
+    if (wrong_ == 0) return absl::OkStatus();
+    return absl::FailedPreconditionError(
+        absl::StrFormat("noise row %s (%d wrong row%s)", first_, wrong_, wrong_ == 1 ? "" : "s"));
+  }
+
+ private:
+  std::string first_;
+  int wrong_ = 0;
+};
+
+bool IsAqn(const NoiseRowId& id) { return id.role == TensorRole::kWeightOperand; }
+
+std::string NeverRan(double scale) {
+  return absl::StrFormat("configured with scale %g, but the operator never ran", scale);
+}
+
+// Looks for the configured rows of one phase and direction that were not counted.
+void FindMissing(const NoisePolicy& policy, const NoiseCounters& counters, Phase phase,
+                 Direction direction, Findings* findings) {
+  const bool backward = direction == Direction::kBackward;
+  for (int o = 0; o <= static_cast<int>(Operator::kRmsNorm); ++o) {
+    const auto op = static_cast<Operator>(o);
+    for (int layer = kNoLayer; layer < policy.num_layers(); ++layer) {
+      const double scale = policy.Scale(phase, direction, op, layer);
+      if (!(scale > 0.0)) continue;
+      for (const TensorRole role :
+           {TensorRole::kOutput, TensorRole::kGradInput, TensorRole::kGradWeight}) {
+        if (backward == (role == TensorRole::kOutput)) continue;
+        const NoiseRowId id = {phase, direction, layer, op, role};
+        const auto it = counters.rows().find(id);
+        const bool counted = it != counters.rows().end() && it->second.operator_calls > 0;
+        if (!counted) findings->Note(id, NeverRan(scale));
+      }
+    }
+  }
+}
+
+// The largest scale of the norms of a layer among `versions`.
+double LargestAqnScale(const AqnPlan& plan, int layer, int num_layers,
+                       std::span<const uint64_t> versions) {
+  if (layer == kNoLayer && !plan.final_norm) return 0.0;
+  double largest = 0.0;
+  for (const uint64_t version : versions) {
+    const auto t = static_cast<int64_t>(version);
+    largest = std::max(largest, Sigma(plan, t) * LayerMultiplier(plan, layer, num_layers, t));
+  }
+  return largest;
+}
+
 }  // namespace
 
 std::string NoiseRowName(const NoiseRowId& row) {
   const std::string layer = row.layer < 0 ? "" : absl::StrCat("layers.", row.layer, " ");
-  return absl::StrFormat("%s %s %s%s", PhaseName(row.phase), DirectionName(row.direction), layer,
-                         OperatorName(row.op));
+  std::string name = absl::StrFormat("%s %s %s%s", PhaseName(row.phase),
+                                     DirectionName(row.direction), layer, OperatorName(row.op));
+  if (row.role != TensorRole::kOutput)
+    absl::StrAppendFormat(&name, " %s", TensorRoleName(row.role));
+  return name;
+}
+
+TensorRole RoleInPass(Direction direction, Operator op) {
+  if (direction == Direction::kBackward) return TensorRole::kGradInput;
+  return op == Operator::kRmsNorm ? TensorRole::kWeightOperand : TensorRole::kOutput;
 }
 
 void NoiseCounters::Count(const NoiseRowId& row, const ErrorStats& stats) {
@@ -53,7 +121,25 @@ void NoiseCounters::Merge(const NoiseCounters& other) {
 ErrorStats NoiseCounters::Total(Phase phase, Direction direction) const {
   ErrorStats total;
   for (const auto& [id, row] : rows_) {
-    if (id.phase == phase && id.direction == direction) total.Merge(row.stats);
+    if (id.phase == phase && id.direction == direction && !IsAqn(id)) total.Merge(row.stats);
+  }
+  return total;
+}
+
+ErrorStats NoiseCounters::Total(Phase phase, Direction direction, TensorRole role) const {
+  ErrorStats total;
+  for (const auto& [id, row] : rows_) {
+    if (id.phase == phase && id.direction == direction && id.role == role) total.Merge(row.stats);
+  }
+  return total;
+}
+
+NoiseRow NoiseCounters::Aqn() const {
+  NoiseRow total;
+  for (const auto& [id, row] : rows_) {
+    if (id.phase != Phase::kRollout || !IsAqn(id)) continue;
+    total.operator_calls += row.operator_calls;
+    total.stats.Merge(row.stats);
   }
   return total;
 }
@@ -65,37 +151,40 @@ ErrorStats NoiseCounters::TotalForward() const {
 }
 
 absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters) {
-  std::string first;
-  int wrong = 0;
-  auto note = [&](const NoiseRowId& id, std::string why) {
-    if (why.empty()) return;
-    if (wrong++ == 0) first = absl::StrCat(NoiseRowName(id), ": ", why);
-  };
-  std::array<bool, kPhaseCount> ran = {};
+  Findings findings;
+  std::array<std::array<bool, 2>, kPhaseCount> ran = {};
   for (const auto& [id, row] : counters.rows()) {
-    if (id.direction == Direction::kForward && row.operator_calls > 0) {
-      ran[static_cast<size_t>(id.phase)] = true;
+    if (IsAqn(id)) continue;
+    if (row.operator_calls > 0) {
+      ran[static_cast<size_t>(id.phase)][static_cast<size_t>(id.direction)] = true;
     }
-    note(id, WhatIsWrong(policy.Scale(id.phase, id.direction, id.op, id.layer), row));
+    findings.Note(id, WhatIsWrong(policy.Scale(id.phase, id.direction, id.op, id.layer), row));
   }
   for (int p = 0; p < kPhaseCount; ++p) {
-    if (!ran[static_cast<size_t>(p)]) continue;
-    for (int o = 0; o <= static_cast<int>(Operator::kRmsNorm); ++o) {
-      for (int layer = kNoLayer; layer < policy.num_layers(); ++layer) {
-        const NoiseRowId id = {static_cast<Phase>(p), Direction::kForward, layer,
-                               static_cast<Operator>(o)};
-        const auto it = counters.rows().find(id);
-        const bool counted = it != counters.rows().end() && it->second.operator_calls > 0;
-        const double scale = policy.Scale(id.phase, id.direction, id.op, id.layer);
-        if (scale > 0.0 && !counted) {
-          note(id, absl::StrFormat("configured with scale %g, but the operator never ran", scale));
-        }
-      }
+    for (const Direction direction : {Direction::kForward, Direction::kBackward}) {
+      if (!ran[static_cast<size_t>(p)][static_cast<size_t>(direction)]) continue;
+      FindMissing(policy, counters, static_cast<Phase>(p), direction, &findings);
     }
   }
-  if (wrong == 0) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrFormat("noise row %s (%d wrong row%s)", first, wrong, wrong == 1 ? "" : "s"));
+  return findings.status();
+}
+
+absl::Status CheckAqnSeen(const AqnPlan& plan, int num_layers, std::span<const uint64_t> versions,
+                          const NoiseCounters& counters) {
+  if (versions.empty()) return absl::OkStatus();
+  Findings findings;
+  for (int layer = kNoLayer; layer < num_layers; ++layer) {
+    const NoiseRowId id = {Phase::kRollout, Direction::kForward, layer, Operator::kRmsNorm,
+                           TensorRole::kWeightOperand};
+    const double scale = LargestAqnScale(plan, layer, num_layers, versions);
+    const auto it = counters.rows().find(id);
+    if (it != counters.rows().end()) {
+      findings.Note(id, WhatIsWrong(scale, it->second));
+    } else if (scale > 0.0) {
+      findings.Note(id, NeverRan(scale));
+    }
+  }
+  return findings.status();
 }
 
 }  // namespace temper::numerics

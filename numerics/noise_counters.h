@@ -6,26 +6,35 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 
 #include "absl/status/status.h"
+#include "numerics/aqn.h"
 #include "numerics/error_stats.h"
 #include "numerics/noise_policy.h"
 #include "numerics/site.h"
 
 namespace temper::numerics {
 
-// A row of the table. layer: kNoLayer for operators outside the layers.
+// A row of the table. layer: kNoLayer for operators outside the layers. role: whose values were
+// perturbed. An operator's result (kOutput) and its two gradients (kGradInput, kGradWeight) err by
+// the noise policy; the weight of a norm (kRmsNorm, kWeightOperand) is perturbed by AQN.
 struct NoiseRowId {
   Phase phase = Phase::kRollout;
   Direction direction = Direction::kForward;
   int layer = kNoLayer;
   Operator op = Operator::kQ;
+  TensorRole role = TensorRole::kOutput;
   friend auto operator<=>(const NoiseRowId&, const NoiseRowId&) = default;
 };
 
-// "rollout forward layers.3 q".
+// "rollout forward layers.3 q", "train backward layers.3 q grad_weight".
 std::string NoiseRowName(const NoiseRowId& row);
+
+// The role of a row that is named by direction and operator alone: on the wire, and in the engines'
+// dense counts of one pass. kGradWeight never is: its error acts outside the passes.
+TensorRole RoleInPass(Direction direction, Operator op);
 
 struct NoiseRow {
   uint64_t operator_calls = 0;  // runs of the operator, with or without error
@@ -44,8 +53,12 @@ class NoiseCounters {
   void Clear() { rows_.clear(); }
 
   const std::map<NoiseRowId, NoiseRow>& rows() const { return rows_; }
-  // Sum over layers and operators. Over all directions and phases but evaluation: Total().
+  // Sums over layers and operators of what the noise policy's errors did, without AQN.
   ErrorStats Total(Phase phase, Direction direction) const;
+  ErrorStats Total(Phase phase, Direction direction, TensorRole role) const;
+  // What AQN did to the weights of norms in the rollouts: one call per norm and token,
+  // operator_calls with the norms that ran clean.
+  NoiseRow Aqn() const;
   // Rollout forward and train forward together: what "achieved error scale" means in a report.
   ErrorStats TotalForward() const;
 
@@ -58,9 +71,19 @@ class NoiseCounters {
 // OK if what was counted is what the policy says. FailedPrecondition, naming the first wrong row
 // and the number of wrong rows, where
 //   - a row is configured and its operator ran, but no element was offered to an error, or
-//   - a forward row is configured and other operators ran in its phase, but its own never did, or
+//   - a row is configured and others ran in its phase and direction, but its own never did (of the
+//     backward direction both gradients of each operator), or
 //   - a row is configured and offered non-zero values, but none of them changed, or
 //   - a row is not configured and elements were changed.
+// Rows of AQN are not its matter.
 absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters);
+
+// The same of AQN in the rollouts of one step. versions: those that sampled any token of what was
+// counted; with none there is nothing to see. FailedPrecondition, naming the row, where the weight
+// of a layer's norms (or of the final one) has sigma * multiplier > 0 in one of the versions, but
+// no perturbed norm of it was counted or none of its channels changed, and where it has 0 in all of
+// them, but channels were changed.
+absl::Status CheckAqnSeen(const AqnPlan& plan, int num_layers, std::span<const uint64_t> versions,
+                          const NoiseCounters& counters);
 
 }  // namespace temper::numerics

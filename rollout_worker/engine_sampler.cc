@@ -57,12 +57,21 @@ class EngineSampler final : public Sampler {
       TEMPER_ASSIGN_OR_RETURN(const auto bytes, version.Tensor(entry.name()));
       TEMPER_RETURN_IF_ERROR(CopyTensor(entry.name(), entry.dtype(), bytes, target->second));
     }
-    return engine_->Install(parameters, manifest.version(),
-                            {.plan = &setup_.aqn,
-                             .sigma = manifest.aqn().sigma(),
-                             .step = static_cast<int64_t>(manifest.aqn().step()),
-                             .run_seed = setup_.config.seed()});
+    TEMPER_ASSIGN_OR_RETURN(const numerics::AqnReport report,
+                            engine_->Install(parameters, manifest.version(),
+                                             {.plan = &setup_.aqn,
+                                              .sigma = manifest.aqn().sigma(),
+                                              .step = static_cast<int64_t>(manifest.aqn().step()),
+                                              .run_seed = setup_.config.seed()}));
+    if (manifest.aqn().sigma() > 0.0 && report.norms_touched == 0) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("version ", manifest.version(), " is to be sampled under AQN sigma ",
+                       manifest.aqn().sigma(), ", but it changed none of the model's norms"));
+    }
+    return report;
   }
+
+  model::InstalledWeights Installed() const override { return engine_->Installed(); }
 
   absl::StatusOr<model::GenerateResult> Generate(const model::GenerateRequest& request,
                                                  const model::GenerateHooks& hooks) override {

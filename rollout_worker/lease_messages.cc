@@ -218,7 +218,7 @@ v1::SubmitGroupRequest SubmissionFor(const RunSetup& setup, const GeneratedLease
   }
   request.set_seed(setup.config.seed());
   request.set_noise_id(setup.noise_id);
-  request.set_aqn_sigma(setup.aqn.enabled ? generated.lease.aqn().sigma() : 0.0);
+  request.set_aqn_sigma(group.aqn_sigma);  // of the weights the engine read, not of the lease
   AddCounters(group.counters, request.mutable_injections());
   request.set_worker(worker);
   request.set_generate_seconds(absl::ToDoubleSeconds(generated.generate_time));

@@ -60,7 +60,8 @@ std::optional<VersionKey> WeightsKeeper::AwaitHeld(const std::optional<VersionKe
   return held_;
 }
 
-absl::Status WeightsKeeper::BeginUse(const VersionKey& wanted, bool exact, absl::Time deadline) {
+absl::StatusOr<model::InstalledWeights> WeightsKeeper::BeginUse(const VersionKey& wanted,
+                                                                bool exact, absl::Time deadline) {
   absl::MutexLock lock(&mutex_);
   const auto settled = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return halted_ || !installing_;
@@ -75,7 +76,17 @@ absl::Status WeightsKeeper::BeginUse(const VersionKey& wanted, bool exact, absl:
         absl::StrCat("the lease needs version ", NameOf(wanted), ", held is ", NameOf(held_)));
   }
   exact_in_use_ = exact;
-  return absl::OkStatus();
+  return held_weights_;
+}
+
+model::InstalledWeights WeightsKeeper::HeldWeights(uint64_t timeline) const {
+  absl::MutexLock lock(&mutex_);
+  return held_.has_value() && held_->timeline == timeline ? held_weights_ : nullptr;
+}
+
+void WeightsKeeper::LetGo() {
+  held_.reset();
+  held_weights_.reset();
 }
 
 void WeightsKeeper::EndUse() {
@@ -184,14 +195,18 @@ absl::Status WeightsKeeper::InstallAndAcknowledge(const weights::WeightVersion& 
     installing_ = true;
   }
   auto report = options_.sampler->Install(version);
-  const absl::Status status = report.ok() ? Acknowledge(version, *report) : report.status();
+  absl::Status status = report.ok() ? Acknowledge(version, *report) : report.status();
+  // AQN that changes no norm never will: it is the configuration's fault, not this version's.
+  const bool no_aqn = absl::IsFailedPrecondition(report.status());
+  if (no_aqn) status = absl::InvalidArgumentError(report.status().message());
   absl::MutexLock lock(&mutex_);
   installing_ = false;
   if (!status.ok()) {
     // The engine's newest is not the one acknowledged: sample with neither.
-    if (report.ok()) held_.reset();
+    if (report.ok() || no_aqn) LetGo();
     return status;
   }
+  held_weights_ = options_.sampler->Installed();
   held_ = VersionKey{version.manifest().timeline(), version.manifest().version()};
   options_.metrics->weights_version.Set(static_cast<double>(held_->version));
   options_.membership->SetAcknowledged(held_->timeline, held_->version);
@@ -207,7 +222,7 @@ void WeightsKeeper::AcknowledgeAgain() {
                 {{"version", acknowledged_.version()},
                  {"reason", reply.ok() ? reply->reason() : reply.status().ToString()}});
   absl::MutexLock lock(&mutex_);
-  held_.reset();
+  LetGo();
 }
 
 absl::Status WeightsKeeper::Acknowledge(const weights::WeightVersion& version,

@@ -9,6 +9,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "rollout_worker/peer_client.h"
@@ -56,19 +57,24 @@ class WeightsKeeper final {
   std::optional<VersionKey> AwaitHeld(const std::optional<VersionKey>& seen,
                                       absl::Time deadline) const;
 
-  // Claims the engine for a lease. exact: `wanted` itself must be held, and nothing is installed
-  // until EndUse. Otherwise any version of wanted's timeline that is not older will do. Waits out
-  // an installation in progress, at most until `deadline`. Errors: FailedPrecondition, with both
-  // versions; DeadlineExceeded.
-  absl::Status BeginUse(const VersionKey& wanted, bool exact, absl::Time deadline);
+  // Claims weights for a lease and returns them: whatever is installed afterwards, they are what
+  // was acknowledged. exact: `wanted` itself must be held, and nothing is installed until EndUse.
+  // Otherwise any version of wanted's timeline that is not older will do. Waits out an installation
+  // in progress, at most until `deadline`. Errors: FailedPrecondition, with both versions;
+  // DeadlineExceeded.
+  absl::StatusOr<model::InstalledWeights> BeginUse(const VersionKey& wanted, bool exact,
+                                                   absl::Time deadline);
   void EndUse();
+
+  // The held weights, if they are of `timeline`; null otherwise.
+  model::InstalledWeights HeldWeights(uint64_t timeline) const;
 
   // Whether a version newer than `version` is held and may be taken up between two decode steps.
   bool NewerThan(uint64_t timeline, uint64_t version) const;
 
   // Why the keeper halted the worker: DataLoss if bytes failed their hash three times,
-  // InvalidArgument if the weights or the noise are not those of this worker's configuration. OK
-  // otherwise.
+  // InvalidArgument if the weights or the noise are not those of this worker's configuration, or if
+  // AQN changed no norm. OK otherwise.
   absl::Status failure() const;
 
  private:
@@ -81,6 +87,7 @@ class WeightsKeeper final {
   // The orchestrator had forgotten this worker, and so what it had acknowledged: says it again, or
   // else lets go of the version, which is then brought anew.
   void AcknowledgeAgain();
+  void LetGo() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Fatal(const absl::Status& status) const;
 
   const WeightsKeeperOptions options_;
@@ -92,6 +99,7 @@ class WeightsKeeper final {
   v1::AcknowledgeWeightsRequest acknowledged_;  // of the held version; the thread's own
   mutable absl::Mutex mutex_;
   std::optional<VersionKey> held_ ABSL_GUARDED_BY(mutex_);
+  model::InstalledWeights held_weights_ ABSL_GUARDED_BY(mutex_);  // null unless held_
   bool exact_in_use_ ABSL_GUARDED_BY(mutex_) = false;
   bool installing_ ABSL_GUARDED_BY(mutex_) = false;
   bool halted_ ABSL_GUARDED_BY(mutex_) = false;

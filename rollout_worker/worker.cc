@@ -138,13 +138,20 @@ absl::StatusOr<GeneratedLease> RolloutWorker::Generate(const v1::Lease& lease) {
   const bool exact = options_.setup->synchronous() || lease.has_eval();
   PlannedBatch batch;
   TEMPER_RETURN_IF_ERROR(PlanBatch(*options_.setup, lease, &batch));
-  TEMPER_RETURN_IF_ERROR(
+  TEMPER_ASSIGN_OR_RETURN(
+      model::InstalledWeights claimed,
       keeper_.BeginUse({lease.timeline(), lease.version()}, exact, absl::Now() + kUseWait));
   const absl::Time begun = absl::Now();
-  auto result = options_.sampler->Generate(batch.request,
-                                           {.between_steps = [&](const model::StepState& state) {
-                                             return BetweenSteps(lease, exact, state.version);
-                                           }});
+  model::GenerateHooks hooks;
+  hooks.between_steps = [&](const model::StepState& state) {
+    return BetweenSteps(lease, exact, state.version);
+  };
+  // The engine may hold a newer version that is not acknowledged yet: it decodes with what is held.
+  hooks.weights = [&] {
+    return claimed != nullptr ? std::exchange(claimed, nullptr)
+                              : keeper_.HeldWeights(lease.timeline());
+  };
+  auto result = options_.sampler->Generate(batch.request, hooks);
   keeper_.EndUse();
   TEMPER_RETURN_IF_ERROR(result.status());
   TEMPER_RETURN_IF_ERROR(CheckResult(lease, batch.request, *result, exact));

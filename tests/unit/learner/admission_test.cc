@@ -78,6 +78,29 @@ TEST(AdmissionTest, ComparesTheSigmaWithThatOfTheVersionThatSampled) {
   EXPECT_EQ(ExamineForTest(submit, rules).examination, v1::EXAMINATION_KEPT);
 }
 
+TEST(AdmissionTest, TheSigmaOfAGroupOfTwoVersionsIsThatOfTheNewer) {
+  AdmissionRules rules = AdmissionRulesForTest(2);
+  rules.max_staleness = 1;
+  rules.aqn = {.enabled = true,
+               .schedule = numerics::AqnSchedule::kGlobal,
+               .sigma_start = 0.1,
+               .sigma_end = 0.01,
+               .num_stages = 10,
+               .total_steps = 10};
+  ASSERT_NE(numerics::Sigma(rules.aqn, 4), numerics::Sigma(rules.aqn, 5));
+  v1::SubmitGroupRequest submit = SubmitWith(0, {1, 0}, 4);
+  for (v1::Completion& completion : *submit.mutable_completions()) {
+    completion.mutable_versions(0)->set_tokens(2);
+    completion.add_versions()->set_version(5);
+    completion.mutable_versions(1)->set_tokens(1);
+  }
+  submit.set_checksum(member::SubmissionChecksum(submit));
+  submit.set_aqn_sigma(numerics::Sigma(rules.aqn, 4));
+  EXPECT_EQ(ExamineForTest(submit, rules).examination, v1::EXAMINATION_REFUSED);
+  submit.set_aqn_sigma(numerics::Sigma(rules.aqn, 5));
+  EXPECT_EQ(ExamineForTest(submit, rules).examination, v1::EXAMINATION_KEPT);
+}
+
 struct Fault {
   const char* name;
   std::function<void(v1::SubmitGroupRequest*)> make;

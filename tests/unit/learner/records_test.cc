@@ -69,6 +69,7 @@ TEST(MetricsRecordTest, EveryFieldThatReadersRelyOnIsThere) {
                             "tokens_generated",
                             "tokens_trained",
                             "injections",
+                            "aqn",
                             "achieved_error_scale",
                             "base_weights_hash",
                             "update_seconds"}) {
@@ -96,6 +97,49 @@ TEST(MetricsRecordTest, InjectionsAreAddedUpByPhaseAndDirection) {
   const json line = json::parse(MetricsJson(record));
   EXPECT_EQ(line["injections"]["rollout"]["forward"]["elements"], 200);
   EXPECT_NEAR(line["achieved_error_scale"].get<double>(), 0.05, 1e-9);
+}
+
+TEST(MetricsRecordTest, AqnIsTheCountOfPerturbedNormsAndNoPartOfTheInjections) {
+  ClosedBatch batch = BatchForTest();
+  v1::InjectionCount count;
+  count.set_phase("rollout");
+  count.set_direction("forward");
+  count.set_layer(1);
+  count.set_operator_("rms_norm");
+  count.set_calls(4);
+  count.set_elements(100);
+  count.set_elements_changed(98);
+  count.set_sum_sq_error(0.25);
+  count.set_sum_sq_value(100.0);
+  batch.train[0].injections = {count};
+  StepRecord record;
+  AddRolloutCounts(batch, &record.counters);
+  const json line = json::parse(MetricsJson(record));
+  EXPECT_EQ(line["aqn"]["norms_run"], 4);
+  EXPECT_EQ(line["aqn"]["norms_perturbed"], 4);
+  EXPECT_EQ(line["aqn"]["elements"], 100);
+  EXPECT_EQ(line["aqn"]["elements_changed"], 98);
+  EXPECT_NEAR(line["aqn"]["achieved_sigma"].get<double>(), 0.05, 1e-9);
+  EXPECT_TRUE(line["injections"].empty());
+  EXPECT_EQ(line["achieved_error_scale"], 0.0);
+}
+
+TEST(MetricsRecordTest, TheTwoGradientsOfAnOperatorAreToldApart) {
+  StepRecord record;
+  numerics::ErrorStats stats = {.calls = 1, .elements = 10, .changed = 10};
+  stats.sum_sq_error.Add(0.01);
+  stats.sum_sq_value.Add(1.0);
+  record.counters.Count({.phase = numerics::Phase::kTrain,
+                         .direction = numerics::Direction::kBackward,
+                         .layer = 0,
+                         .role = numerics::TensorRole::kGradWeight},
+                        stats);
+  const json line = json::parse(MetricsJson(record));
+  const json& backward = line["injections"]["train"]["backward"];
+  EXPECT_EQ(backward["elements"], 10);
+  EXPECT_EQ(backward["grad_weight"]["elements"], 10);
+  EXPECT_NEAR(backward["grad_weight"]["achieved_error_scale"].get<double>(), 0.1, 1e-9);
+  EXPECT_EQ(backward["grad_input"]["elements"], 0);
 }
 
 TEST(SamplesFileTest, HoldsWhatAPersonDebugsWith) {

@@ -75,6 +75,23 @@ v1::SubmitGroupRequest SubmitOf(uint64_t group_index, uint64_t version, bool equ
   return submit;
 }
 
+// The system's clock, which calls back whenever it is read.
+class WatchedClock final : public base::Clock {
+ public:
+  explicit WatchedClock(std::function<void()> on_read) : on_read_(std::move(on_read)) {}
+  absl::Time Now() override {
+    on_read_();
+    return base::SystemClock()->Now();
+  }
+  bool AwaitUntil(absl::Mutex* mutex, const absl::Condition& condition,
+                  absl::Time deadline) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    return base::SystemClock()->AwaitUntil(mutex, condition, deadline);
+  }
+
+ private:
+  const std::function<void()> on_read_;
+};
+
 // A learner without sockets: store, desk, publisher and loop around a fake orchestrator that has
 // the next step's groups submitted as soon as a version is out, out of order.
 class LearnerForTest {
@@ -93,6 +110,7 @@ class LearnerForTest {
                      [](const auto& answer) { EXPECT_THAT(answer, IsOk()); });
       }
     };
+    orchestrator_.on_cancelled_publish = [this] { stop_.RequestStop(); };
     parts_ = {.options = &options_,
               .run_id = "run",
               .timeline = 1,
@@ -206,6 +224,51 @@ TEST(StepLoopTest, AStopBetweenStepsWritesWhatWasCommitted) {
   ASSERT_THAT(learner.Run(), IsOk());
   EXPECT_EQ(learner.orchestrator_.commits().size(), 1u);
   EXPECT_THAT(ReadCheckpoint(CheckpointPath(dir.path(), 1), 5), IsOk());
+}
+
+TEST(StepLoopTest, AStopInsideAnUpdateWritesWhatWasCommittedBeforeIt) {
+  testing::TempDir dir;
+  LearnerOptions options = OptionsForTest(dir.path());
+  options.checkpoint_every = 0;
+  LearnerForTest learner(options, FreshTrainer());
+  // The loop looks at the clock between taking the second batch and updating with it.
+  WatchedClock clock([&] {
+    const bool taken =
+        learner.orchestrator_.admissions().size() == 2 * kGroups && learner.store_.held() == 0;
+    if (taken && learner.orchestrator_.commits().size() == 1) learner.stop_.RequestStop();
+  });
+  learner.parts_.clock = &clock;
+  ASSERT_THAT(learner.Run(), IsOk());
+  EXPECT_EQ(learner.orchestrator_.commits().size(), 1u);
+  const auto written = ReadCheckpoint(CheckpointPath(dir.path(), 1), 5);
+  ASSERT_THAT(written, IsOk());
+  EXPECT_EQ(written->commit.step(), 1u);
+}
+
+TEST(StepLoopTest, AStopWhileAVersionWaitsToBeOutWritesWhatWasCommitted) {
+  testing::TempDir dir;
+  LearnerOptions options = OptionsForTest(dir.path());
+  options.checkpoint_every = 0;
+  LearnerForTest learner(options, FreshTrainer());
+  learner.orchestrator_.cancel_publish_of = 2;
+  ASSERT_THAT(learner.Run(), IsOk());
+  EXPECT_EQ(learner.orchestrator_.commits().size(), 2u);
+  EXPECT_THAT(ReadCheckpoint(CheckpointPath(dir.path(), 2), 5), IsOk());
+}
+
+TEST(StepLoopTest, AqnThatWasPlannedAndPerturbedNoNormFailsTheRun) {
+  testing::TempDir dir;
+  LearnerOptions options = OptionsForTest(dir.path());
+  options.aqn = {.enabled = true,
+                 .schedule = numerics::AqnSchedule::kConstant,
+                 .sigma_start = 0.05,
+                 .total_steps = 3};
+  LearnerForTest learner(options, FreshTrainer());  // whose submits count no norm
+  EXPECT_THAT(learner.Run(), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                      ::testing::HasSubstr("rollout forward rms_norm")));
+  ASSERT_EQ(learner.orchestrator_.stops().size(), 1u);
+  EXPECT_TRUE(learner.orchestrator_.stops()[0].failed());
+  EXPECT_TRUE(learner.orchestrator_.commits().empty());
 }
 
 TEST(StepLoopTest, NoiseThatWasConfiguredAndNotSeenFailsTheRun) {

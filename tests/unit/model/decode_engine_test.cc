@@ -158,6 +158,75 @@ TEST(DecodeEngine, CountsEveryPerturbedRowOfEveryOperator) {
   EXPECT_THAT(numerics::CheckSeen(policy, result.groups[0].counters), IsOk());
 }
 
+numerics::AqnPlan ConstantAqn() {
+  return {.enabled = true,
+          .schedule = numerics::AqnSchedule::kConstant,
+          .sigma_start = 0.05,
+          .total_steps = 10};
+}
+
+TEST(DecodeEngine, CountsTheNormsWhoseWeightsWerePerturbedWhereTheyAreRead) {
+  const Parameters parameters = TinyParameters(TinyConfig());
+  const numerics::AqnPlan plan = ConstantAqn();
+  const auto layers = static_cast<int>(parameters.config.num_layers);
+  const std::vector<uint64_t> versions = {3};
+  for (const int threads : {1, 3}) {
+    auto engine = EngineWith(parameters, threads);
+    ASSERT_THAT(engine->Install(parameters, 3, {.plan = &plan, .sigma = 0.05, .step = 3}), IsOk());
+    GenerateRequest request = RequestFor({5, 8}, nullptr);
+    request.aqn = true;
+    const GenerateResult result = engine->Generate(request).value();
+    const GeneratedGroup& group = result.groups[0];
+    uint64_t decoded = 0;
+    for (const Completion& completion : group.completions) {
+      decoded += completion.token_ids.size() - 1;
+    }
+    const uint64_t rows = request.groups[0].prompt_ids.size() + decoded;
+    EXPECT_EQ(group.aqn_sigma, 0.05);
+    EXPECT_THAT(numerics::CheckAqnSeen(plan, layers, versions, group.counters), IsOk());
+    const numerics::NoiseRow seen = group.counters.Aqn();
+    // Two norms a layer and row, and the last one where logits are computed.
+    const uint64_t norms = 2 * static_cast<uint64_t>(layers) * rows + decoded + 1;
+    EXPECT_EQ(seen.operator_calls, norms);
+    EXPECT_EQ(seen.stats.calls, norms);
+    EXPECT_EQ(seen.stats.elements, norms * static_cast<uint64_t>(parameters.config.hidden_size));
+    const double mean_square =
+        seen.stats.sum_sq_error.value() / static_cast<double>(seen.stats.elements);
+    EXPECT_NEAR(std::sqrt(mean_square), 0.05, 0.02);
+
+    request.aqn = false;
+    const GenerateResult clean = engine->Generate(request).value();
+    EXPECT_EQ(clean.groups[0].aqn_sigma, 0.0);
+    EXPECT_GT(clean.groups[0].counters.Aqn().operator_calls, 0u);
+    EXPECT_EQ(clean.groups[0].counters.Aqn().stats.elements, 0u);
+    EXPECT_FALSE(numerics::CheckAqnSeen(plan, layers, versions, clean.groups[0].counters).ok());
+  }
+}
+
+TEST(DecodeEngine, DecodesWithTheWeightsItIsGivenWhateverIsInstalled) {
+  const Parameters first = TinyParameters(TinyConfig(), 1);
+  const Parameters second = TinyParameters(TinyConfig(), 2);
+  const numerics::AqnPlan plan = ConstantAqn();
+  auto engine = EngineWith(first, 1, 7);
+  const InstalledWeights held = engine->Installed();
+  ASSERT_THAT(engine->Install(second, 8, {.plan = &plan, .sigma = 0.05}), IsOk());
+  GenerateRequest request = RequestFor({3}, nullptr);
+  request.aqn = true;
+  const auto swap = [](const StepState&) { return StepDecision::kSwapWeights; };
+  const GenerateResult pinned =
+      engine->Generate(request, {.between_steps = swap, .weights = [&] { return held; }}).value();
+  EXPECT_EQ(pinned.swaps, 0u);
+  EXPECT_EQ(pinned.groups[0].aqn_sigma, 0.0) << "version 7 has none";
+  for (const Completion& completion : pinned.groups[0].completions) {
+    EXPECT_EQ(completion.versions.size(), 1u);
+    EXPECT_EQ(completion.versions[0].version, 7u);
+  }
+  const GenerateResult newest = engine->Generate(request, {.between_steps = swap}).value();
+  EXPECT_EQ(newest.groups[0].completions[0].versions[0].version, 8u);
+  EXPECT_EQ(newest.groups[0].aqn_sigma, 0.05);
+  EXPECT_FALSE(engine->Generate(request, {.weights = [] { return InstalledWeights(); }}).ok());
+}
+
 TEST(DecodeEngine, StopsAtStopIdsAndAtTheLimit) {
   const Parameters parameters = TinyParameters(TinyConfig());
   const GenerateResult result =

@@ -6,8 +6,6 @@
 #include <limits>
 #include <string>
 
-#include "numerics/noise_counters.h"
-
 namespace temper::numerics {
 namespace {
 
@@ -230,93 +228,6 @@ TEST(NoisePolicyFingerprint, TellsPoliciesApart) {
   spec.device_seed = 1;
   EXPECT_NE(Make(spec).Fingerprint(), frozen);
   EXPECT_NE(NoiseId(1, 2), NoiseId(2, 1));
-}
-
-ErrorStats Seen(uint64_t elements, uint64_t changed) {
-  ErrorStats stats = {.calls = 1, .elements = elements, .changed = changed};
-  stats.sum_sq_value.Add(static_cast<double>(elements));
-  stats.sum_sq_error.Add(static_cast<double>(changed) * 0.0025);
-  return stats;
-}
-
-NoiseCounters FullRollout(const NoisePolicy& policy) {
-  NoiseCounters counters;
-  for (int layer = 0; layer < policy.num_layers(); ++layer) {
-    for (const Operator op : kDecoder) {
-      counters.Count({Phase::kRollout, Direction::kForward, layer, op}, Seen(100, 100));
-    }
-  }
-  counters.Count({Phase::kRollout, Direction::kForward, kNoLayer, Operator::kLmHead}, {});
-  return counters;
-}
-
-TEST(CheckSeen, AcceptsWhatThePolicySays) {
-  const NoisePolicy policy = Make(Spec());
-  EXPECT_TRUE(CheckSeen(policy, FullRollout(policy)).ok());
-  EXPECT_TRUE(CheckSeen(policy, NoiseCounters()).ok());
-}
-
-TEST(CheckSeen, NamesAConfiguredRowThatWasNotPerturbed) {
-  const NoisePolicy policy = Make(Spec());
-  NoiseCounters counters = FullRollout(policy);
-  counters.Count({Phase::kTrain, Direction::kBackward, 3, Operator::kUp}, {});
-  const absl::Status status = CheckSeen(policy, counters);
-  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("train backward layers.3 up"));
-  EXPECT_THAT(std::string(status.message()), HasSubstr("1 wrong row"));
-}
-
-TEST(CheckSeen, NamesARowWhoseErrorChangedNothing) {
-  const NoisePolicy policy = Make(Spec());
-  NoiseCounters counters;
-  for (int layer = 0; layer < 24; ++layer) {
-    for (const Operator op : kDecoder) {
-      counters.Count({Phase::kRollout, Direction::kForward, layer, op},
-                     Seen(100, layer == 5 && op == Operator::kO ? 0 : 100));
-    }
-  }
-  EXPECT_THAT(std::string(CheckSeen(policy, counters).message()),
-              HasSubstr("rollout forward layers.5 o"));
-}
-
-TEST(CheckSeen, AcceptsAllZeroGradientsThatCannotChange) {
-  const NoisePolicy policy = Make(Spec());
-  NoiseCounters counters = FullRollout(policy);
-  counters.Count({Phase::kTrain, Direction::kBackward, 3, Operator::kUp},
-                 {.calls = 1, .elements = 100});
-  EXPECT_TRUE(CheckSeen(policy, counters).ok());
-}
-
-TEST(CheckSeen, NamesARowThatWasPerturbedButNotConfigured) {
-  NoiseCounters counters = FullRollout(Make(Spec()));
-  counters.Count({Phase::kEval, Direction::kForward, kNoLayer, Operator::kLmHead}, Seen(10, 9));
-  NoiseSpec spec = Spec();
-  const absl::Status status = CheckSeen(Make(spec), counters);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("eval forward lm_head: not configured"));
-}
-
-TEST(CheckSeen, NamesAConfiguredOperatorThatNeverRan) {
-  NoiseSpec spec = Spec();
-  spec.all_ops = true;
-  const NoisePolicy policy = Make(spec);
-  EXPECT_THAT(std::string(CheckSeen(policy, FullRollout(policy)).message()),
-              HasSubstr("never ran"));
-}
-
-TEST(NoiseCounters, MergeGivesTheSameInAnyOrder) {
-  const NoiseRowId q = {Phase::kRollout, Direction::kForward, 0, Operator::kQ};
-  NoiseCounters a, b, ab, ba;
-  a.Count(q, Seen(10, 3));
-  b.Count(q, Seen(1000, 77));
-  b.Count({Phase::kTrain, Direction::kForward, 0, Operator::kQ}, Seen(5, 5));
-  ab.Merge(a);
-  ab.Merge(b);
-  ba.Merge(b);
-  ba.Merge(a);
-  EXPECT_EQ(ab, ba);
-  EXPECT_EQ(ab.rows().at(q).operator_calls, 2u);
-  EXPECT_EQ(ab.Total(Phase::kRollout, Direction::kForward).elements, 1010u);
-  EXPECT_EQ(ab.TotalForward().elements, 1015u);
 }
 
 }  // namespace

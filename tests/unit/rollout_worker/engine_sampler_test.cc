@@ -82,6 +82,15 @@ TEST_F(EngineSamplerTest, SamplesWithTheReceivedBytesAsAnEngineWithTheModelItsel
   }
 }
 
+TEST_F(EngineSamplerTest, RefusesAVersionWhoseAqnChangesNoNorm) {
+  setup_->aqn.layers = {.enabled = true, .default_multiplier = 0.0};
+  auto sampler = MakeEngineSampler(*setup_);
+  ASSERT_THAT(sampler, IsOk());
+  EXPECT_THAT((*sampler)->Install(*Publish(7, 0.05)),
+              StatusIs(absl::StatusCode::kFailedPrecondition, ::testing::HasSubstr("0.05")));
+  EXPECT_THAT((*sampler)->Install(*Publish(8, 0.0)), IsOk());
+}
+
 TEST_F(EngineSamplerTest, InstallsNothingOfAVersionThatLacksATensor) {
   auto sampler = MakeEngineSampler(*setup_);
   ASSERT_THAT(sampler, IsOk());

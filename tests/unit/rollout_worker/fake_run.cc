@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "model/decode_weights.h"
 #include "services/rpc/reply.h"
 
 namespace temper::rollout_worker {
@@ -294,10 +295,18 @@ v1::Lease FakeRun::Evaluation(uint64_t lease_id, uint64_t timeline, uint64_t ver
 
 absl::StatusOr<numerics::AqnReport> FakeSampler::Install(const weights::WeightVersion& version) {
   absl::MutexLock lock(&mutex_);
-  installed_ = version.manifest().version();
+  auto weights = std::make_shared<model::DecodeWeights>();
+  weights->version = version.manifest().version();
+  weights->aqn.sigma = version.manifest().aqn().sigma();
+  installed_ = std::move(weights);
   return numerics::AqnReport{.sigma = version.manifest().aqn().sigma(),
                              .norms_touched = 3,
                              .checksum = version.manifest().base_weights_hash()};
+}
+
+model::InstalledWeights FakeSampler::Installed() const {
+  absl::MutexLock lock(&mutex_);
+  return installed_;
 }
 
 absl::StatusOr<model::GenerateResult> FakeSampler::Generate(const model::GenerateRequest& request,
@@ -307,22 +316,29 @@ absl::StatusOr<model::GenerateResult> FakeSampler::Generate(const model::Generat
   {
     absl::MutexLock lock(&mutex_);
     if (!failure_.ok()) return std::exchange(failure_, absl::OkStatus());
-    if (!installed_.has_value()) return absl::FailedPreconditionError("nothing is installed");
-    first = *installed_;
     running_ = true;
+    const auto may_begin = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return begin_after_ == 0 || (installed_ != nullptr && installed_->version >= begin_after_);
+    };
+    mutex_.AwaitWithTimeout(absl::Condition(&may_begin), kPatience);
   }
+  const model::InstalledWeights begun_with = hooks.weights();
+  if (begun_with == nullptr) return absl::FailedPreconditionError("nothing is installed");
+  first = begun_with->version;
   uint64_t now = first;
   for (bool more = true; more; ++result.decode_steps) {
     const model::StepDecision decision = hooks.between_steps(
         {.decode_steps = result.decode_steps, .active_rows = 1, .version = now});
+    const model::InstalledWeights newest =
+        decision == model::StepDecision::kSwapWeights ? hooks.weights() : nullptr;
     absl::MutexLock lock(&mutex_);
     if (decision == model::StepDecision::kCancel) {
       ++cancelled_;
       running_ = false;
       return absl::CancelledError("the hook says so");
     }
-    if (decision == model::StepDecision::kSwapWeights) {
-      now = *installed_;
+    if (newest != nullptr && newest->version != now) {
+      now = newest->version;
       ++result.swaps;
     }
     more = endless_ && now == first;
@@ -348,6 +364,10 @@ absl::StatusOr<model::GenerateResult> FakeSampler::Generate(const model::Generat
 void FakeSampler::NeverEnd() {
   absl::MutexLock lock(&mutex_);
   endless_ = true;
+}
+void FakeSampler::BeginAfter(uint64_t version) {
+  absl::MutexLock lock(&mutex_);
+  begin_after_ = version;
 }
 void FakeSampler::FailOnce(absl::Status status) {
   absl::MutexLock lock(&mutex_);

@@ -42,7 +42,7 @@ class LeaseMessagesTest : public ::testing::Test {
       item.mutable_problem()->set_truth("5");
       item.set_samples(3);
     }
-    lease.mutable_aqn()->set_sigma(0.05);
+    lease.mutable_aqn()->set_sigma(0.9);  // not what the engine sampled under
     return lease;
   }
 
@@ -78,6 +78,7 @@ class LeaseMessagesTest : public ::testing::Test {
       }
       numerics::NoiseRow row{.operator_calls = 4};
       row.stats.elements = 9;
+      out.aqn_sigma = lease.has_eval() ? 0.0 : 0.05;
       out.counters.Add({.phase = batch.request.phase, .layer = 1, .op = numerics::Operator::kUp},
                        row);
     }

@@ -242,5 +242,17 @@ TEST_F(AsyncWorkerTest, TakesUpNewerWeightsBetweenDecodeStepsAndTokensRememberTh
   EXPECT_THAT(StopAndJoin(), IsOk());
 }
 
+TEST_F(AsyncWorkerTest, BeginsALeaseWithTheVersionItClaimedThoughANewerOneIsInstalledMeanwhile) {
+  sampler_.BeginAfter(1);
+  run_->Publish(1, 0);
+  run_->AddLease(FakeRun::Training(1, 1, 0, 1));
+  StartWorker();
+  ASSERT_TRUE(sampler_.AwaitRunning());
+  run_->Publish(1, 1);
+  ASSERT_TRUE(run_->Await([](const Heard& heard) { return heard.completed.size() == 1; }));
+  EXPECT_EQ(run_->heard().submitted[0].completions(0).versions(0).version(), 0u);
+  EXPECT_THAT(StopAndJoin(), IsOk());
+}
+
 }  // namespace
 }  // namespace temper::rollout_worker
