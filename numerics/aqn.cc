@@ -185,6 +185,7 @@ double Sigma(const AqnPlan& plan, int64_t t) {
 
 double LayerMultiplier(const AqnPlan& plan, int layer, int num_layers, int64_t t) {
   const LayerSigmaConfig& layers = plan.layers;
+  if (layer < 0 && !plan.final_norm) return 0.0;
   if (!layers.enabled) return 1.0;
   if (layer < 0) return layers.default_multiplier;
   if (layers.preset != LayerPreset::kNone) return PresetMultiplier(plan, layer, num_layers, t);

@@ -55,7 +55,8 @@ struct AqnPlan {
 // steps (T = 0, a run that only evaluates).
 double Sigma(const AqnPlan& plan, int64_t t);
 
-// m for a layer (or kNoLayer) of a model with num_layers, at step t (only `zone` reads t).
+// m for a layer of a model with num_layers, at step t (only `zone` reads t); kNoLayer stands for
+// the final norm, whose m is 0 where the plan leaves it out.
 double LayerMultiplier(const AqnPlan& plan, int layer, int num_layers, int64_t t);
 
 // All mistakes at once: ranges, schedule without its numbers, layers the model does not have, a

@@ -77,7 +77,6 @@ void FindMissing(const NoisePolicy& policy, const NoiseCounters& counters, Phase
 // The largest scale of the norms of a layer among `versions`.
 double LargestAqnScale(const AqnPlan& plan, int layer, int num_layers,
                        std::span<const uint64_t> versions) {
-  if (layer == kNoLayer && !plan.final_norm) return 0.0;
   double largest = 0.0;
   for (const uint64_t version : versions) {
     const auto t = static_cast<int64_t>(version);

@@ -274,5 +274,14 @@ TEST(AqnFingerprint, ChangesWithEveryFieldThatActs) {
   EXPECT_EQ(Fingerprint(off), Fingerprint(AqnPlan{}));
 }
 
+TEST(LayerMultiplierTest, AFinalNormThatIsLeftOutHasNoNoise) {
+  AqnPlan plan;
+  plan.enabled = true;
+  EXPECT_EQ(LayerMultiplier(plan, kNoLayer, 4, 0), 1.0);
+  plan.final_norm = false;
+  EXPECT_EQ(LayerMultiplier(plan, kNoLayer, 4, 0), 0.0);
+  EXPECT_EQ(LayerMultiplier(plan, 0, 4, 0), 1.0);
+}
+
 }  // namespace
 }  // namespace temper::numerics
