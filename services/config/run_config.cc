@@ -81,12 +81,15 @@ void ReconcileSchedule(v1::NoiseInjectionConfig* aqn, ReadReport* report) {
   }
 }
 
-// What was given and would have no effect. A resolved file has every field, so only a person's is
-// asked.
+// What was given and would have no effect. Giving a default is no mistake: `temper check` prints
+// them all, and reads its own output.
 void CheckGiven(const v1::RunConfig& config, ReadReport* report) {
   const v1::TrainerConfig& trainer = config.trainer();
   const v1::NoisyOpsConfig& noisy = trainer.noisy_ops();
   const v1::LayerSigmaConfig& layers = trainer.noise_injection().layer_sigma_config();
+  v1::RunConfig plain;
+  FillDefaults(&plain);
+  const v1::NoisyOpsConfig& defaults = plain.trainer().noisy_ops();
   const std::string type = noisy.has_error_type() ? noisy.error_type() : "relative_gaussian";
   const auto refuse = [&](bool idle, const std::string& key, const std::string& why) {
     if (idle) report->mistakes.push_back(absl::StrCat(report->places[key], ": ", key, ": ", why));
@@ -95,12 +98,17 @@ void CheckGiven(const v1::RunConfig& config, ReadReport* report) {
     refuse(given && types.find(type) == std::string::npos, "trainer.noisy_ops." + field,
            absl::StrCat("has no effect on error_type ", type, " (only on ", types, ")"));
   };
-  only_for(noisy.has_fault_magnitude(), "fault_magnitude", "saturation, spike");
-  only_for(noisy.has_spike_probability(), "spike_probability", "spike");
-  only_for(noisy.has_deadzone_threshold(), "deadzone_threshold", "deadzone");
-  only_for(noisy.has_relative(), "relative", "systematic_bias");
+  only_for(noisy.has_fault_magnitude() && noisy.fault_magnitude() != defaults.fault_magnitude(),
+           "fault_magnitude", "saturation, spike");
+  only_for(
+      noisy.has_spike_probability() && noisy.spike_probability() != defaults.spike_probability(),
+      "spike_probability", "spike");
+  only_for(
+      noisy.has_deadzone_threshold() && noisy.deadzone_threshold() != defaults.deadzone_threshold(),
+      "deadzone_threshold", "deadzone");
+  only_for(noisy.relative(), "relative", "systematic_bias");
   const std::string sigma = "trainer.noise_injection.layer_sigma_config";
-  refuse(!layers.enabled() && layers.has_preset(), sigma + ".preset",
+  refuse(!layers.enabled() && !layers.preset().empty(), sigma + ".preset",
          "has no effect without enabled: true");
   refuse(!layers.enabled() && !layers.layer_multipliers().empty(), sigma + ".layer_multipliers",
          "has no effect without enabled: true");
