@@ -1,26 +1,15 @@
-#include <unistd.h>
-
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
 #include "cli/commands.h"
-#include "cli/console.h"
 #include "cli/noise_warnings.h"
-#include "cli/progress.h"
 #include "cli/recipe_arguments.h"
 #include "cli/run_directory.h"
 #include "cli/run_session.h"
-#include "model/io/loader.h"
 #include "services/base/files.h"
 #include "services/base/status_macros.h"
-#include "services/config/noise_plan.h"
-#include "services/config/run_config.h"
 
 namespace temper::cli {
 namespace {

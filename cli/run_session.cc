@@ -1,8 +1,6 @@
 #include "cli/run_session.h"
 
-#include <cstdio>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"

@@ -2,16 +2,15 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <initializer_list>
 #include <map>
-#include <sstream>
 #include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "services/base/files.h"
 #include "services/base/status_macros.h"
 #include "services/config/defaults.h"
 #include "services/config/yaml_reader.h"
@@ -22,21 +21,18 @@ namespace temper::config {
 namespace {
 
 constexpr char kCommandLine[] = "command line";
+constexpr int64_t kMaxBytes = 1 << 20;
 
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) {
+absl::StatusOr<std::string> ReadText(const std::string& path) {
+  absl::StatusOr<std::string> text = base::ReadFile(path, kMaxBytes);
+  if (absl::IsNotFound(text.status())) {
     return absl::NotFoundError(absl::StrCat("no configuration file ", path));
   }
-  if (std::filesystem::file_size(path, error) > (1 << 20)) {
+  if (absl::IsResourceExhausted(text.status())) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ": larger than 1 MiB, not a configuration"));
   }
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  if (!in) return absl::UnavailableError(absl::StrCat("cannot read ", path));
-  return text.str();
+  return text;
 }
 
 bool FromCommandLine(const ReadReport& report, const std::string& key) {
@@ -157,7 +153,7 @@ namespace {
 // the others, so that they need not agree as a person's must.
 absl::StatusOr<v1::RunConfig> Load(const std::string& path,
                                    const std::vector<std::string>& overrides, bool resolved) {
-  TEMPER_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  TEMPER_ASSIGN_OR_RETURN(const std::string text, ReadText(path));
   v1::RunConfig config;
   ReadReport report;
   ReadYaml(text, path, &config, &report);
