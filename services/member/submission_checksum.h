@@ -9,12 +9,13 @@
 
 namespace temper::member {
 
-// XXH3-64 over little-endian words, in this order: timeline, group_index, attempt, problem_id,
-// seed, noise_id, number of prompt tokens and these, number of completions, and for each of them
-// number of tokens, tokens, number of log-probs and their float bits, number of version runs and
-// (version, tokens) of each, truncated, and the bits of reward and accuracy as doubles.
-// Counts stand before what they count, so no two groups read alike. run_id, texts and seconds are
-// not in it. Pure, thread-safe; the field `checksum` itself is not read.
+// XXH3-64 over everything the request holds but `checksum` itself, so that a field added to the
+// messages later is covered without being named here. Words are little-endian. A message is its
+// fields in the order of their declaration; a field is its number, then how many values it has,
+// then these: numbers as 64-bit words (floats as their bits), text as its length and bytes, a
+// message as above. Counts stand before what they count, so no two groups read alike. Both ends
+// compute it from their own schema: processes of different builds refuse each other's groups. Pure,
+// thread-safe.
 uint64_t SubmissionChecksum(const v1::SubmitGroupRequest& group);
 
 }  // namespace temper::member

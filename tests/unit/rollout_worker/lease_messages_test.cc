@@ -174,32 +174,6 @@ TEST_F(LeaseMessagesTest, ASubmissionCarriesItsOwnScoresNoiseAndChecksum) {
   EXPECT_EQ(request.checksum(), member::SubmissionChecksum(request));
 }
 
-TEST_F(LeaseMessagesTest, TheChecksumSeesEveryNumberThatIsTrained) {
-  const v1::SubmitGroupRequest whole =
-      SubmissionFor(*setup_, Generated(Training(2)), 0, Scores(6), "w", absl::Seconds(1));
-  const std::vector<std::function<void(v1::SubmitGroupRequest*)>> damages = {
-      [](v1::SubmitGroupRequest* r) { r->mutable_ref()->set_group_index(99); },
-      [](v1::SubmitGroupRequest* r) { r->mutable_ref()->set_attempt(2); },
-      [](v1::SubmitGroupRequest* r) { r->set_noise_id(1); },
-      [](v1::SubmitGroupRequest* r) { r->set_prompt_token_ids(0, 1); },
-      [](v1::SubmitGroupRequest* r) { r->mutable_completions(1)->set_token_ids(0, 1); },
-      [](v1::SubmitGroupRequest* r) { r->mutable_completions(1)->set_rollout_logprobs(1, -0.26F); },
-      [](v1::SubmitGroupRequest* r) { r->mutable_completions(1)->mutable_score()->set_reward(9); },
-      [](v1::SubmitGroupRequest* r) { r->mutable_completions(1)->set_truncated(true); },
-      [](v1::SubmitGroupRequest* r) { r->mutable_completions()->RemoveLast(); },
-      [](v1::SubmitGroupRequest* r) {
-        // The same words, cut differently.
-        r->mutable_completions(0)->mutable_token_ids()->RemoveLast();
-        r->add_prompt_token_ids(41);
-      },
-  };
-  for (size_t i = 0; i < damages.size(); ++i) {
-    v1::SubmitGroupRequest damaged = whole;
-    damages[i](&damaged);
-    EXPECT_NE(member::SubmissionChecksum(damaged), whole.checksum()) << "damage " << i;
-  }
-}
-
 TEST_F(LeaseMessagesTest, ResultsThatAreNotWhatWasAskedForAreSeen) {
   const v1::Lease lease = Training(2);
   PlannedBatch batch;
