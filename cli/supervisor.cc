@@ -211,8 +211,8 @@ absl::Status Supervisor::TendSlot(const SlotKey& key, Slot* slot, absl::Time now
   // The orchestrator leaves by itself when all is over, and stays up until it could say so.
   if (key.first == v1::ROLE_ORCHESTRATOR && exit->signal == 0 && exit->code == 0) over_ = true;
   const std::string member = MemberId(key.first, key.second);
-  const RestartDecision decision =
-      DecideRestart(*exit, RunIsOver() || !slot->wanted, slot->restarts, now, restart_options_);
+  const RestartDecision decision = DecideRestart(key.first, *exit, RunIsOver() || !slot->wanted,
+                                                 slot->restarts, now, restart_options_);
   options_.on_event(
       absl::StrCat(member, " ended (", decision.reason, ")",
                    decision.action == RestartAction::kRestart ? ", restarting it" : ""));
