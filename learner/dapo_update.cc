@@ -10,21 +10,6 @@
 namespace temper::learner {
 namespace {
 
-// The model's input for neighbouring sequences: one TrainGroup per group.
-std::vector<model::TrainGroup> ModelInput(std::span<const TrainSequence> sequences) {
-  std::vector<model::TrainGroup> groups;
-  for (const TrainSequence& sequence : sequences) {
-    if (groups.empty() || groups.back().group_index != sequence.group_index) {
-      groups.push_back({.group_index = sequence.group_index,
-                        .prompt_ids = {sequence.prompt.begin(), sequence.prompt.end()}});
-    }
-    groups.back().completions.push_back(
-        {.sample = sequence.sample,
-         .token_ids = {sequence.completion.begin(), sequence.completion.end()}});
-  }
-  return groups;
-}
-
 // One step's work, so that its parts share what they need.
 class DapoStep {
  public:
@@ -136,6 +121,20 @@ DapoStepResult DapoStep::TakeResult() {
 }
 
 }  // namespace
+
+std::vector<model::TrainGroup> ModelInput(std::span<const TrainSequence> sequences) {
+  std::vector<model::TrainGroup> groups;
+  for (const TrainSequence& sequence : sequences) {
+    if (groups.empty() || groups.back().group_index != sequence.group_index) {
+      groups.push_back({.group_index = sequence.group_index,
+                        .prompt_ids = {sequence.prompt.begin(), sequence.prompt.end()}});
+    }
+    groups.back().completions.push_back(
+        {.sample = sequence.sample,
+         .token_ids = {sequence.completion.begin(), sequence.completion.end()}});
+  }
+  return groups;
+}
 
 absl::StatusOr<DapoStepResult> RunDapoStep(const std::vector<RolloutGroup>& groups,
                                            const DapoOptions& options, PolicyTrainer* trainer,

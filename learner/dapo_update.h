@@ -9,6 +9,7 @@
 // for the rounding of a sum.
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -42,6 +43,9 @@ struct DapoStepResult {
   // Nothing changed the weights.
   bool skipped() const { return optimizer_steps == 0; }
 };
+
+// The model's input for neighbouring sequences: one TrainGroup per group, completions in order.
+std::vector<model::TrainGroup> ModelInput(std::span<const TrainSequence> sequences);
 
 // Runs the step. groups: in ascending group_index, not empty of completions; they outlive the call.
 // Returns: Cancelled if `stop` (may be null) was raised between micro-batches: the weights may then

@@ -66,4 +66,23 @@ void LearnerMetrics::CountNoise(const numerics::NoiseCounters& counters) {
   }
 }
 
+void LearnerMetrics::ShowGapSplit(const GapSplit& split) {
+  if (split.tokens == 0) return;
+  for (const auto& [name, term] : split.Terms()) {
+    const metrics::Labels labels = {{"term", name}};
+    registry
+        ->AddGauge("temper_learner_gap_probe_mean_nats",
+                   "Signed part of the sampler-learner gap per token, at the last probe.", labels)
+        .Set(split.MeanOver(term->sum));
+    registry
+        ->AddGauge("temper_learner_gap_probe_abs_mean_nats",
+                   "Mean absolute part of the sampler-learner gap, at the last probe.", labels)
+        .Set(split.MeanOver(term->abs_sum));
+    registry
+        ->AddGauge("temper_learner_gap_probe_abs_max_nats",
+                   "Largest absolute part of the sampler-learner gap, at the last probe.", labels)
+        .Set(term->abs_max);
+  }
+}
+
 }  // namespace temper::learner

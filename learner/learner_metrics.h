@@ -4,6 +4,7 @@
 
 #include <string_view>
 
+#include "learner/gap_split.h"
 #include "numerics/noise_counters.h"
 #include "services/metrics/registry.h"
 
@@ -16,6 +17,8 @@ struct LearnerMetrics {
   void Submitted(std::string_view verdict);
   // Adds a step's counts and shows its achieved scales, by phase and direction.
   void CountNoise(const numerics::NoiseCounters& counters);
+  // Shows what a probe found, by term; a probe without tokens leaves what stands there.
+  void ShowGapSplit(const GapSplit& split);
 
   metrics::MetricsRegistry* const registry;
   metrics::Gauge& step;

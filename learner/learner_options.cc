@@ -65,6 +65,8 @@ void CopyTrainer(const v1::RunConfig& config, LearnerOptions* options) {
   const v1::OptimizerConfig& optimizer = trainer.optimizer();
   options->minibatches_per_step = trainer.minibatches_per_step();
   options->micro_batch_tokens = trainer.micro_batch_tokens();
+  options->gap_probe_every = trainer.gap_probe_every();
+  options->gap_probe_groups = trainer.gap_probe_groups();
   options->total_updates = trainer.total_updates();
   options->adamw = {.beta1 = optimizer.beta1(),
                     .beta2 = optimizer.beta2(),

@@ -29,6 +29,8 @@ struct LearnerOptions {
   DapoRules dapo;
   uint32_t minibatches_per_step = 1;
   int64_t micro_batch_tokens = 0;
+  uint64_t gap_probe_every = 0;   // steps; 0: never
+  uint32_t gap_probe_groups = 0;  // of one probe, at most
   uint64_t total_updates = 0;
   AdamWOptions adamw;
   double learning_rate = 0.0;

@@ -5,6 +5,7 @@
 #include <set>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
 #include "services/base/hash.h"
 
@@ -82,6 +83,20 @@ ordered_json Injections(const numerics::NoiseCounters& counters) {
     }
   }
   return phases;
+}
+
+// Means and the largest of every term, in nats per token; none where no group could be probed.
+ordered_json GapProbeOf(const GapSplit& split, double seconds) {
+  ordered_json probe = {{"groups", split.groups}, {"tokens", split.tokens}};
+  if (split.tokens > 0) {
+    for (const auto& [name, term] : split.Terms()) {
+      probe[absl::StrCat(name, "_mean")] = split.MeanOver(term->sum);
+      probe[absl::StrCat(name, "_abs_mean")] = split.MeanOver(term->abs_sum);
+      probe[absl::StrCat(name, "_abs_max")] = term->abs_max;
+    }
+  }
+  probe["probe_seconds"] = seconds;
+  return probe;
 }
 
 }  // namespace
@@ -199,6 +214,7 @@ std::string MetricsJson(const StepRecord& record) {
   line["kl_sampler_learner_k3"] = record.kl_sampler_learner_k3;
   line["effective_sample_size"] = record.effective_sample_size;
   line["importance_cut_ratio"] = record.importance_cut_ratio;
+  if (record.gap_probe) line["gap_probe"] = GapProbeOf(*record.gap_probe, record.probe_seconds);
   line["tokens_generated"] = rollouts.tokens_generated;
   line["tokens_trained"] = record.tokens_trained;
   line["injections"] = Injections(record.counters);

@@ -5,9 +5,11 @@
 // equal synchronous runs write equal lines but for those and the timeline.
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "learner/gap_split.h"
 #include "learner/group_store.h"
 #include "numerics/noise_counters.h"
 
@@ -69,6 +71,8 @@ struct StepRecord {
   double kl_sampler_learner_k3 = 0.0;  // k3
   double effective_sample_size = 0.0;  // share, 0..1
   double importance_cut_ratio = 0.0;
+  std::optional<GapSplit> gap_probe;  // of a step that was probed
+  double probe_seconds = 0.0;
   numerics::NoiseCounters counters;  // of rollouts and learner together
   uint64_t base_weights_hash = 0;    // of the version this step makes
   double update_seconds = 0.0;

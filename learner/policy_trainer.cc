@@ -67,6 +67,16 @@ model::TrainNoise PolicyTrainer::NoiseFor(numerics::Phase phase) const {
           .optimizer_step = state_.optimizer_steps};
 }
 
+model::TrainAqn PolicyTrainer::AqnOf(uint64_t version) const {
+  if (!options_.aqn.enabled) return {};
+  const int64_t t = static_cast<int64_t>(version);
+  return {.plan = &options_.aqn,
+          .sigma = numerics::Sigma(options_.aqn, t),
+          .step = t,
+          .run_seed = options_.run_seed,
+          .policy_version = version};
+}
+
 absl::StatusOr<model::LogProbs> PolicyTrainer::Forward(std::span<const model::TrainGroup> groups,
                                                        numerics::Phase phase,
                                                        uint64_t sampled_version,
@@ -75,15 +85,21 @@ absl::StatusOr<model::LogProbs> PolicyTrainer::Forward(std::span<const model::Tr
   pass.temperature = options_.temperature;
   pass.noise = NoiseFor(phase);
   pass.gradients = phase == numerics::Phase::kTrain;
-  if (options_.aqn.enabled && options_.aqn.in_learner) {
-    const int64_t t = static_cast<int64_t>(sampled_version);
-    pass.aqn = {.plan = &options_.aqn,
-                .sigma = numerics::Sigma(options_.aqn, t),
-                .step = t,
-                .run_seed = options_.run_seed,
-                .policy_version = sampled_version};
-  }
+  if (options_.aqn.in_learner) pass.aqn = AqnOf(sampled_version);
   return model_->Forward(groups, pass, counters);
+}
+
+absl::StatusOr<model::LogProbs> PolicyTrainer::Replay(std::span<const model::TrainGroup> groups,
+                                                      const SamplerPass& sampler,
+                                                      model::TrainModel* other) {
+  model::LogProbOptions pass;
+  pass.temperature = options_.temperature;
+  pass.noise = NoiseFor(numerics::Phase::kRollout);
+  pass.noise.draw = sampler.error ? numerics::LearnerNoise::kSame : numerics::LearnerNoise::kNone;
+  pass.gradients = false;
+  if (sampler.rollout_aqn || options_.aqn.in_learner) pass.aqn = AqnOf(sampler.version);
+  model::TrainModel* const model = other == nullptr ? model_.get() : other;
+  return model->Forward(groups, pass, nullptr);
 }
 
 absl::Status PolicyTrainer::Backward(const model::LogProbs& pass, std::span<const float> weight,

@@ -43,6 +43,13 @@ struct OptimizerStepResult {
   double learning_rate = 0.0;
 };
 
+// What Replay takes of how `version` sampled; with both true, all of it.
+struct SamplerPass {
+  uint64_t version = 0;
+  bool error = true;        // the rollout's error, by its keys
+  bool rollout_aqn = true;  // the version's AQN; false: the norms as the learner has them
+};
+
 // Thread-compatible: one thread at a time. A fixed configuration and input give fixed bits.
 class PolicyTrainer final {
  public:
@@ -71,6 +78,10 @@ class PolicyTrainer final {
   absl::StatusOr<model::LogProbs> Forward(std::span<const model::TrainGroup> groups,
                                           numerics::Phase phase, uint64_t sampled_version,
                                           numerics::NoiseCounters* counters);
+  // Log-probs as a sampler computes them, under the weights that are trained or those of `other`
+  // (may be null). Keeps no graph, counts nothing, changes nothing.
+  absl::StatusOr<model::LogProbs> Replay(std::span<const model::TrainGroup> groups,
+                                         const SamplerPass& sampler, model::TrainModel* other);
   // Adds the gradient of sum(weight * logprob). weight: one per completion token.
   absl::Status Backward(const model::LogProbs& pass, std::span<const float> weight,
                         numerics::NoiseCounters* counters);
@@ -79,6 +90,7 @@ class PolicyTrainer final {
  private:
   PolicyTrainer(std::unique_ptr<model::TrainModel> model, PolicyTrainerOptions options);
   model::TrainNoise NoiseFor(numerics::Phase phase) const;
+  model::TrainAqn AqnOf(uint64_t version) const;
   // Values and gradients of all parameters, in their order.
   absl::StatusOr<std::vector<ParameterSpan>> Spans();
 

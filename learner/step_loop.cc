@@ -63,6 +63,15 @@ void Close(const std::vector<RolloutGroup>& groups, v1::Ending ending,
 
 }  // namespace
 
+StepLoop::StepLoop(StepLoopParts parts)
+    : parts_(std::move(parts)),
+      probe_({.every = parts_.options->gap_probe_every,
+              .groups = parts_.options->gap_probe_groups,
+              .max_staleness = parts_.options->batch.max_staleness,
+              .micro_batch_tokens = parts_.options->micro_batch_tokens,
+              .rules = parts_.options->dapo},
+             parts_.trainer) {}
+
 absl::Status StepLoop::Run() {
   const LearnerOptions& options = *parts_.options;
   checkpointed_step_ = parts_.trainer->state().step;
@@ -94,6 +103,13 @@ absl::StatusOr<ClosedBatch> StepLoop::AwaitBatch(uint64_t step, absl::Duration* 
   }
 }
 
+absl::Status StepLoop::Probe(const ClosedBatch& batch, StepRecord* record) {
+  const absl::Time began = parts_.clock->Now();
+  TEMPER_ASSIGN_OR_RETURN(record->gap_probe, probe_.Run(record->step, batch.train));
+  record->probe_seconds = absl::ToDoubleSeconds(parts_.clock->Now() - began);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<DapoStepResult> StepLoop::Update(const ClosedBatch& batch) {
   if (batch.train.empty()) return DapoStepResult{};
   const LearnerOptions& options = *parts_.options;
@@ -106,6 +122,10 @@ absl::StatusOr<DapoStepResult> StepLoop::Update(const ClosedBatch& batch) {
 
 absl::Status StepLoop::RunStep(ClosedBatch batch, absl::Duration waited) {
   const uint64_t version = parts_.trainer->state().step;  // that is trained
+  StepRecord record;
+  record.step = version + 1;
+  record.timeline = parts_.timeline;
+  TEMPER_RETURN_IF_ERROR(Probe(batch, &record));
   const absl::Time update_began = parts_.clock->Now();
   TEMPER_ASSIGN_OR_RETURN(const DapoStepResult result, Update(batch));
   const absl::Time update_ended = parts_.clock->Now();
@@ -115,9 +135,6 @@ absl::Status StepLoop::RunStep(ClosedBatch batch, absl::Duration waited) {
       parts_.store->TakeStale(version + 1, parts_.clock->Now() + kExaminationPatience));
   std::move(stale.begin(), stale.end(), std::back_inserter(batch.stale));
 
-  StepRecord record;
-  record.step = version + 1;
-  record.timeline = parts_.timeline;
   record.skipped = result.skipped();
   if (record.skipped) record.skip_reason = SkipReason(batch, result);
   record.rollouts = SummarizeRollouts(batch, version);
@@ -216,6 +233,7 @@ absl::Status StepLoop::CheckpointOnStop() {
 }
 
 absl::Status StepLoop::Publish(Version version) {
+  probe_.Keep(version);
   const uint64_t number = version->manifest().version();
   parts_.metrics->aqn_sigma.Set(version->manifest().aqn().sigma());
   TEMPER_ASSIGN_OR_RETURN(const v1::RunState state, parts_.publisher->Publish(std::move(version)));
@@ -245,6 +263,7 @@ void StepLoop::ShowMetrics(const StepRecord& record) {
   metrics->tokens_trained.Increment(static_cast<double>(record.tokens_trained));
   if (record.skipped) metrics->steps_skipped.Increment();
   metrics->CountNoise(record.counters);
+  if (record.gap_probe.has_value()) metrics->ShowGapSplit(*record.gap_probe);
   base::LogInfo("step_closed", {{"step", record.step},
                                 {"skipped", record.skipped},
                                 {"reward", record.rollouts.reward_mean},

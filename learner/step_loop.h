@@ -2,7 +2,7 @@
 
 // The learner's main loop, one step after the other:
 //
-//   wait for the batch -> update -> check the noise -> samples -> checkpoint if due
+//   wait for the batch -> probe if due -> update -> check the noise -> samples -> checkpoint if due
 //     -> CommitStep -> publish the new version
 //
 // The commit is the truth. What is before it can be lost and is done again by the next incarnation;
@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "learner/dapo_update.h"
+#include "learner/gap_probe.h"
 #include "learner/group_store.h"
 #include "learner/learner_metrics.h"
 #include "learner/learner_options.h"
@@ -53,7 +54,7 @@ struct StepLoopParts {
 // Thread-compatible: one thread calls Run.
 class StepLoop final {
  public:
-  explicit StepLoop(StepLoopParts parts) : parts_(std::move(parts)) {}
+  explicit StepLoop(StepLoopParts parts);
 
   // Publishes the version it starts from and closes the steps that are left. OK once all are closed
   // and the last version is out, or after a stop, which abandons the step it finds open. A stop
@@ -68,6 +69,7 @@ class StepLoop final {
 
   absl::StatusOr<ClosedBatch> AwaitBatch(uint64_t step, absl::Duration* waited);
   absl::Status RunStep(ClosedBatch batch, absl::Duration waited);
+  absl::Status Probe(const ClosedBatch& batch, StepRecord* record);
   absl::StatusOr<DapoStepResult> Update(const ClosedBatch& batch);
   absl::Status CheckNoise(const ClosedBatch& batch, const numerics::NoiseCounters& counters);
   absl::StatusOr<Version> BuildVersion() const;
@@ -78,6 +80,7 @@ class StepLoop final {
   void ShowMetrics(const StepRecord& record);
 
   const StepLoopParts parts_;
+  GapProbe probe_;
   std::optional<v1::CommitStepRequest> last_commit_ = parts_.last_commit;
   uint64_t checkpointed_step_ = 0;          // of the newest checkpoint
   uint64_t committed_optimizer_steps_ = 0;  // when last_commit_ was made

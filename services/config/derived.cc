@@ -39,6 +39,10 @@ std::vector<std::pair<std::string, std::string>> DerivedNumbers(const v1::RunCon
                     sample_tokens)},
       {"active groups, at most",
        absl::StrCat(uint64_t{trainer.max_staleness() + 1} * trainer.groups_per_step())},
+      {"gap probes", trainer.gap_probe_every() == 0
+                         ? "none"
+                         : absl::StrCat(trainer.total_updates() / trainer.gap_probe_every(), " of ",
+                                        trainer.gap_probe_groups(), " groups")},
       {"evaluations", absl::StrCat(evaluations)},
       {"completions of one evaluation", config.eval().questions() == 0
                                             ? absl::StrCat(passes, " x all questions")

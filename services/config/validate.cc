@@ -91,6 +91,11 @@ void CheckTrainer(const v1::RunConfig& c, Mistakes* m) {
   m->InRange("trainer.micro_batch_tokens", t.micro_batch_tokens(), 1, 1 << 30);
   m->InRange("trainer.threads", t.threads(), 1, 1024);
   m->OneOf("trainer.device", t.device(), {"cpu", "cuda"});
+  m->InRange("trainer.gap_probe_groups", t.gap_probe_groups(), 1, 1 << 20);
+  m->Require(t.gap_probe_every() == 0 || !t.noise_injection().enabled() ||
+                 t.noise_injection().draw() == "per_version",
+             "trainer.gap_probe_every: a probe re-creates AQN that was drawn per version; with "
+             "another trainer.noise_injection.draw use 0");
   m->OneOf("trainer.learner_noise", t.learner_noise(), {"same", "fresh", "none"});
   m->InRange("trainer.sft.problems_per_step", t.sft().problems_per_step(), 1, 1 << 20);
 
@@ -208,7 +213,6 @@ std::vector<std::string> Unbuilt(const v1::RunConfig& config) {
        absl::StrCat("trainer.noise_injection.draw ", t.noise_injection().draw()));
   note(t.noise_injection().enabled() && t.noise_injection().where() != "rollout",
        absl::StrCat("trainer.noise_injection.where ", t.noise_injection().where()));
-  note(t.gap_probe_every() > 0, "trainer.gap_probe_every above 0 (splitting the gap)");
   note(t.dapo().kl_coefficient() != 0, "trainer.dapo.kl_coefficient above 0 (a reference model)");
   note(config.rollout().device() == "cuda" || t.device() == "cuda", "device cuda");
   note(config.rollout().kv_after_swap() == "recompute", "rollout.kv_after_swap recompute");

@@ -342,9 +342,11 @@ absl::Status InProcessRun::PlayToTheEnd() {
   return trained_;
 }
 
+std::vector<std::string> InProcessRun::MetricsLines() { return files_->MetricsAfter(0); }
+
 std::vector<std::string> InProcessRun::WeightHashes() {
   std::vector<std::string> hashes;
-  for (const std::string& line : files_->MetricsAfter(0)) {
+  for (const std::string& line : MetricsLines()) {
     hashes.push_back(nlohmann::json::parse(line).at("base_weights_hash").get<std::string>());
   }
   return hashes;

@@ -92,7 +92,9 @@ class InProcessRun final {
 
   void set_tamper(Tamper tamper) { tamper_ = std::move(tamper); }
   orchestrator::Coordinator& coordinator() { return *coordinator_; }
-  // base_weights_hash of every step's metrics line.
+  // Every step's line of metrics.jsonl.
+  std::vector<std::string> MetricsLines();
+  // base_weights_hash of each.
   std::vector<std::string> WeightHashes();
   // Attempts by ending, and "attempts_leased".
   uint64_t Attempts(const std::string& ending);

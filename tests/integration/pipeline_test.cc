@@ -171,5 +171,47 @@ TEST_F(Pipeline, AnAsynchronousRunStaysWithinItsStaleness) {
   EXPECT_THAT(run->coordinator().VerifyAccounting(), IsOk());
 }
 
+TEST_F(Pipeline, ProbesOfTheGapFindNoImprecisionAndChangeNoWeight) {
+  std::vector<std::vector<std::string>> hashes;
+  for (const char* every : {"trainer.gap_probe_every=1", "trainer.gap_probe_every=0"}) {
+    auto run = StartRun({every, "eval.enabled=false"});
+    ASSERT_NE(run, nullptr);
+    AddWorkers(run.get(), 1);
+    ASSERT_THAT(run->PlayToTheEnd(), IsOk());
+    hashes.push_back(run->WeightHashes());
+    const bool probing = hashes.size() == 1;
+    double aqn = 0.0;
+    for (const std::string& text : run->MetricsLines()) {
+      const auto line = nlohmann::json::parse(text);
+      EXPECT_EQ(line.contains("gap_probe"), probing && line["groups"]["trained"] > 0) << text;
+      if (!line.contains("gap_probe")) continue;
+      const auto& probe = line["gap_probe"];
+      EXPECT_GT(probe["groups"], 0);
+      EXPECT_EQ(probe["precision_abs_max"], 0.0) << text;
+      EXPECT_EQ(probe["staleness_abs_max"], 0.0) << text;
+      EXPECT_GT(probe["noise_abs_mean"], 0.0) << text;
+      aqn = std::max(aqn, probe["aqn_abs_mean"].get<double>());
+    }
+    EXPECT_EQ(aqn > 0.0, probing);
+  }
+  EXPECT_EQ(hashes[0], hashes[1]);
+}
+
+TEST_F(Pipeline, ProbesOfAnAsynchronousRunFindStalenessAndNoImprecision) {
+  auto run = StartRun({"trainer.max_staleness=2", "trainer.gap_probe_every=1",
+                       "trainer.gap_probe_groups=4", "eval.enabled=false"});
+  ASSERT_NE(run, nullptr);
+  AddWorkers(run.get(), 2);
+  ASSERT_THAT(run->PlayToTheEnd(), IsOk());
+  double staleness = 0.0;
+  for (const std::string& text : run->MetricsLines()) {
+    const auto line = nlohmann::json::parse(text);
+    if (!line.contains("gap_probe") || line["gap_probe"]["tokens"] == 0) continue;
+    EXPECT_EQ(line["gap_probe"]["precision_abs_max"], 0.0) << text;
+    staleness = std::max(staleness, line["gap_probe"]["staleness_abs_mean"].get<double>());
+  }
+  EXPECT_GT(staleness, 0.0) << "sampling never ran ahead of the learner";
+}
+
 }  // namespace
 }  // namespace temper::testing
