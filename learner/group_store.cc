@@ -6,6 +6,16 @@
 
 namespace temper::learner {
 
+std::vector<const RolloutGroup*> ExaminedGroups(const ClosedBatch& batch) {
+  std::vector<const RolloutGroup*> groups;
+  for (const RolloutGroup& group : batch.train) groups.push_back(&group);
+  for (const RolloutGroup& group : batch.zero_variance) groups.push_back(&group);
+  std::sort(groups.begin(), groups.end(), [](const RolloutGroup* a, const RolloutGroup* b) {
+    return a->group_index < b->group_index;
+  });
+  return groups;
+}
+
 void GroupStore::Open(uint64_t timeline, uint64_t policy_version) {
   absl::MutexLock lock(&mutex_);
   snapshot_ = AdmissionSnapshot{.timeline = timeline, .policy_version = policy_version};

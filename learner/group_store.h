@@ -31,6 +31,10 @@ struct ClosedBatch {
   std::string reason;
 };
 
+// The groups of a batch that the filter examined, trained and of zero variance, in ascending
+// group_index, so that sums over them do not depend on arrival. Views into `batch`.
+std::vector<const RolloutGroup*> ExaminedGroups(const ClosedBatch& batch);
+
 // Thread-safe. Until Open nothing is admitted. Bounded by the orchestrator's capacity: it leases at
 // most (max_staleness + 1) * groups_per_step groups that are not committed, and examined groups of
 // no variance are at most max_rounds times that.

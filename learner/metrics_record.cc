@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -14,17 +13,6 @@ namespace {
 
 using nlohmann::ordered_json;
 using numerics::TensorRole;
-
-// Trained and zero-variance groups in ascending group_index: sums do not depend on arrival.
-std::vector<const RolloutGroup*> ExaminedGroups(const ClosedBatch& batch) {
-  std::vector<const RolloutGroup*> groups;
-  for (const RolloutGroup& group : batch.train) groups.push_back(&group);
-  for (const RolloutGroup& group : batch.zero_variance) groups.push_back(&group);
-  std::sort(groups.begin(), groups.end(), [](const RolloutGroup* a, const RolloutGroup* b) {
-    return a->group_index < b->group_index;
-  });
-  return groups;
-}
 
 double Ratio(double part, double whole) { return whole > 0.0 ? part / whole : 0.0; }
 
@@ -139,41 +127,6 @@ RolloutSummary SummarizeRollouts(const ClosedBatch& batch, uint64_t policy_versi
   }
   summary.staleness_mean = Ratio(staleness_sum, static_cast<double>(batch.train.size()));
   return summary;
-}
-
-void AddRolloutCounts(const ClosedBatch& batch, numerics::NoiseCounters* counters) {
-  for (const RolloutGroup* group : ExaminedGroups(batch)) {
-    for (const v1::InjectionCount& count : group->injections) {
-      const auto phase = numerics::PhaseFromName(count.phase());
-      const auto direction = numerics::DirectionFromName(count.direction());
-      const auto op = numerics::OperatorFromName(count.operator_());
-      if (!phase || !direction || !op) continue;
-      numerics::NoiseRow row;
-      row.operator_calls = count.calls();
-      row.stats.calls = count.elements() > 0 ? count.calls() : 0;
-      row.stats.elements = count.elements();
-      row.stats.changed = count.elements_changed();
-      row.stats.non_finite = count.non_finite();
-      row.stats.sum_sq_error.Add(count.sum_sq_error());
-      row.stats.sum_sq_value.Add(count.sum_sq_value());
-      counters->Add({.phase = *phase,
-                     .direction = *direction,
-                     .layer = count.layer(),
-                     .op = *op,
-                     .role = numerics::RoleInPass(*direction, *op)},
-                    row);
-    }
-  }
-}
-
-std::vector<uint64_t> SampledVersions(const ClosedBatch& batch) {
-  std::set<uint64_t> versions;
-  for (const RolloutGroup* group : ExaminedGroups(batch)) {
-    for (const SampledCompletion& completion : group->completions) {
-      for (const VersionSpan& span : completion.versions) versions.insert(span.version);
-    }
-  }
-  return {versions.begin(), versions.end()};
 }
 
 std::string MetricsJson(const StepRecord& record) {

@@ -39,13 +39,6 @@ struct RolloutSummary {
 // policy_version: the one that is being trained (step - 1).
 RolloutSummary SummarizeRollouts(const ClosedBatch& batch, uint64_t policy_version);
 
-// Adds the rollouts' own counts of trained and zero-variance groups, in group_index order. Rows
-// with names that are no phase, direction or operator are passed over.
-void AddRolloutCounts(const ClosedBatch& batch, numerics::NoiseCounters* counters);
-
-// The versions that sampled any token of trained and zero-variance groups, ascending.
-std::vector<uint64_t> SampledVersions(const ClosedBatch& batch);
-
 // One step, complete.
 struct StepRecord {
   uint64_t step = 0;

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "learner/checkpoint.h"
+#include "learner/rollout_noise.h"
 #include "learner/samples_file.h"
 #include "services/base/log.h"
 #include "services/base/status_macros.h"
@@ -139,9 +140,8 @@ absl::Status StepLoop::RunStep(ClosedBatch batch, absl::Duration waited) {
   if (record.skipped) record.skip_reason = SkipReason(batch, result);
   record.rollouts = SummarizeRollouts(batch, version);
   record.sigma = numerics::Sigma(parts_.options->aqn, static_cast<int64_t>(version));
-  AddRolloutCounts(batch, &record.counters);
   AddUpdate(result, &record);
-  TEMPER_RETURN_IF_ERROR(CheckNoise(batch, record.counters));
+  TEMPER_RETURN_IF_ERROR(CheckNoise(batch, &record.counters));
   TEMPER_ASSIGN_OR_RETURN(Version next, BuildVersion());
   record.base_weights_hash = next->manifest().base_weights_hash();
   record.update_seconds = absl::ToDoubleSeconds(update_ended - update_began);
@@ -163,13 +163,12 @@ absl::Status StepLoop::RunStep(ClosedBatch batch, absl::Duration waited) {
   return Publish(std::move(next));
 }
 
-absl::Status StepLoop::CheckNoise(const ClosedBatch& batch,
-                                  const numerics::NoiseCounters& counters) {
-  run_counters_.Merge(counters);
-  absl::Status seen = numerics::CheckSeen(parts_.options->noise, run_counters_);
+absl::Status StepLoop::CheckNoise(const ClosedBatch& batch, numerics::NoiseCounters* counters) {
+  const LearnerOptions& options = *parts_.options;
+  absl::Status seen = numerics::CheckSeen(options.noise, *counters);
   if (seen.ok()) {
     const int layers = static_cast<int>(parts_.trainer->parameters().config.num_layers);
-    seen = numerics::CheckAqnSeen(parts_.options->aqn, layers, SampledVersions(batch), counters);
+    seen = AddCheckedRolloutCounts(batch, options.noise, options.aqn, layers, counters);
   }
   if (seen.ok()) return seen;
   v1::StopRunRequest request;

@@ -71,7 +71,8 @@ class StepLoop final {
   absl::Status RunStep(ClosedBatch batch, absl::Duration waited);
   absl::Status Probe(const ClosedBatch& batch, StepRecord* record);
   absl::StatusOr<DapoStepResult> Update(const ClosedBatch& batch);
-  absl::Status CheckNoise(const ClosedBatch& batch, const numerics::NoiseCounters& counters);
+  // counters: of the learner's own passes; those of the batch's rollouts are added.
+  absl::Status CheckNoise(const ClosedBatch& batch, numerics::NoiseCounters* counters);
   absl::StatusOr<Version> BuildVersion() const;
   v1::CommitStepRequest CommitOf(const ClosedBatch& batch, const StepRecord& record) const;
   absl::Status Checkpoint();
@@ -84,7 +85,6 @@ class StepLoop final {
   std::optional<v1::CommitStepRequest> last_commit_ = parts_.last_commit;
   uint64_t checkpointed_step_ = 0;          // of the newest checkpoint
   uint64_t committed_optimizer_steps_ = 0;  // when last_commit_ was made
-  numerics::NoiseCounters run_counters_;    // since this process began
   absl::Time step_began_;
 };
 

@@ -66,6 +66,11 @@ TEST(AdmissionTest, AnswersAnotherRunWithoutAskingTheOrchestrator) {
   EXPECT_TRUE(ExamineForTest(submit).concluded);
 }
 
+void SetSigma(double sigma, v1::SubmitGroupRequest* submit) {
+  submit->set_aqn_sigma(sigma);
+  submit->set_checksum(member::SubmissionChecksum(*submit));
+}
+
 TEST(AdmissionTest, ComparesTheSigmaWithThatOfTheVersionThatSampled) {
   AdmissionRules rules = AdmissionRulesForTest(2);
   rules.aqn = {.enabled = true,
@@ -74,7 +79,7 @@ TEST(AdmissionTest, ComparesTheSigmaWithThatOfTheVersionThatSampled) {
                .total_steps = 10};
   v1::SubmitGroupRequest submit = SubmitWith(0, {1, 0});
   EXPECT_EQ(ExamineForTest(submit, rules).examination, v1::EXAMINATION_REFUSED);
-  submit.set_aqn_sigma(0.05);
+  SetSigma(0.05, &submit);
   EXPECT_EQ(ExamineForTest(submit, rules).examination, v1::EXAMINATION_KEPT);
 }
 
@@ -94,10 +99,9 @@ TEST(AdmissionTest, TheSigmaOfAGroupOfTwoVersionsIsThatOfTheNewer) {
     completion.add_versions()->set_version(5);
     completion.mutable_versions(1)->set_tokens(1);
   }
-  submit.set_checksum(member::SubmissionChecksum(submit));
-  submit.set_aqn_sigma(numerics::Sigma(rules.aqn, 4));
+  SetSigma(numerics::Sigma(rules.aqn, 4), &submit);
   EXPECT_EQ(ExamineForTest(submit, rules).examination, v1::EXAMINATION_REFUSED);
-  submit.set_aqn_sigma(numerics::Sigma(rules.aqn, 5));
+  SetSigma(numerics::Sigma(rules.aqn, 5), &submit);
   EXPECT_EQ(ExamineForTest(submit, rules).examination, v1::EXAMINATION_KEPT);
 }
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "learner/metrics_record.h"
+#include "learner/rollout_noise.h"
 #include "learner/samples_file.h"
 #include "model/io/loader.h"
 #include "nlohmann/json.hpp"
@@ -78,8 +79,16 @@ TEST(MetricsRecordTest, EveryFieldThatReadersRelyOnIsThere) {
   EXPECT_EQ(line["groups"]["trained"], 2);
 }
 
+// The rows that a rollout worker's count stands for, `times` times.
+numerics::NoiseCounters CountersOf(const v1::InjectionCount& count, int times = 1) {
+  RolloutGroup group;
+  group.injections.assign(static_cast<size_t>(times), count);
+  auto counters = RolloutCountsOf(group);
+  EXPECT_THAT(counters, IsOk());
+  return *counters;
+}
+
 TEST(MetricsRecordTest, InjectionsAreAddedUpByPhaseAndDirection) {
-  ClosedBatch batch = BatchForTest();
   v1::InjectionCount count;
   count.set_phase("rollout");
   count.set_direction("forward");
@@ -90,17 +99,14 @@ TEST(MetricsRecordTest, InjectionsAreAddedUpByPhaseAndDirection) {
   count.set_elements_changed(99);
   count.set_sum_sq_error(0.01);
   count.set_sum_sq_value(4.0);
-  batch.train[0].injections = {count};
-  batch.zero_variance[0].injections = {count};
   StepRecord record;
-  AddRolloutCounts(batch, &record.counters);
+  record.counters = CountersOf(count, 2);
   const json line = json::parse(MetricsJson(record));
   EXPECT_EQ(line["injections"]["rollout"]["forward"]["elements"], 200);
   EXPECT_NEAR(line["achieved_error_scale"].get<double>(), 0.05, 1e-9);
 }
 
 TEST(MetricsRecordTest, AqnIsTheCountOfPerturbedNormsAndNoPartOfTheInjections) {
-  ClosedBatch batch = BatchForTest();
   v1::InjectionCount count;
   count.set_phase("rollout");
   count.set_direction("forward");
@@ -111,9 +117,8 @@ TEST(MetricsRecordTest, AqnIsTheCountOfPerturbedNormsAndNoPartOfTheInjections) {
   count.set_elements_changed(98);
   count.set_sum_sq_error(0.25);
   count.set_sum_sq_value(100.0);
-  batch.train[0].injections = {count};
   StepRecord record;
-  AddRolloutCounts(batch, &record.counters);
+  record.counters = CountersOf(count);
   const json line = json::parse(MetricsJson(record));
   EXPECT_EQ(line["aqn"]["norms_run"], 4);
   EXPECT_EQ(line["aqn"]["norms_perturbed"], 4);
@@ -122,6 +127,23 @@ TEST(MetricsRecordTest, AqnIsTheCountOfPerturbedNormsAndNoPartOfTheInjections) {
   EXPECT_NEAR(line["aqn"]["achieved_sigma"].get<double>(), 0.05, 1e-9);
   EXPECT_TRUE(line["injections"].empty());
   EXPECT_EQ(line["achieved_error_scale"], 0.0);
+}
+
+TEST(MetricsRecordTest, TheSplitGapStandsOnlyInTheLineOfAProbedStep) {
+  StepRecord record;
+  EXPECT_FALSE(json::parse(MetricsJson(record)).contains("gap_probe"));
+  const std::vector<float> recorded = {-1.0f, -2.0f}, clean = {-1.5f, -2.5f};
+  record.gap_probe.emplace().groups = 1;
+  record.gap_probe->Add({recorded, recorded, recorded, recorded, clean});
+  const json probe = json::parse(MetricsJson(record))["gap_probe"];
+  EXPECT_EQ(probe["groups"], 1);
+  EXPECT_EQ(probe["tokens"], 2);
+  EXPECT_EQ(probe["precision_abs_max"], 0.0);
+  EXPECT_EQ(probe["noise_mean"], -0.5);
+  EXPECT_EQ(probe["whole_abs_mean"], 0.5);
+  record.gap_probe = GapSplit();
+  EXPECT_FALSE(json::parse(MetricsJson(record))["gap_probe"].contains("noise_mean"))
+      << "no group could be probed: there is no mean";
 }
 
 TEST(MetricsRecordTest, TheTwoGradientsOfAnOperatorAreToldApart) {
