@@ -9,6 +9,7 @@
 #include "model/io/loader.h"
 #include "services/base/status_macros.h"
 #include "services/config/derived.h"
+#include "services/config/idle_fields.h"
 #include "services/config/noise_plan.h"
 #include "services/config/run_config.h"
 
@@ -51,6 +52,9 @@ absl::Status Check(RecipeArguments* arguments) {
   std::printf("# fingerprint: %016llx\n",
               static_cast<unsigned long long>(config::Fingerprint(config)));
   TEMPER_RETURN_IF_ERROR(PrintNoise(config));
+  for (const config::IdleField& idle : config::IdleFields(config)) {
+    std::printf("# warning: %s: %s\n", idle.key.c_str(), idle.why.c_str());
+  }
   for (const std::string& line : config::Unbuilt(config)) std::printf("# %s\n", line.c_str());
   return absl::OkStatus();
 }

@@ -132,6 +132,7 @@ absl::Status LearnerProcess::PreparePolicy() {
   TEMPER_ASSIGN_OR_RETURN(files_, ReadPolicyFiles(config.model()));
   TEMPER_ASSIGN_OR_RETURN(options_, LearnerOptionsFromConfig(config, files_.config));
   options_.admission.run_id = membership_->run_id();
+  weight_service_.SetChunkBytes(options_.chunk_bytes);
   TEMPER_ASSIGN_OR_RETURN(const std::string checkpoint, CheckpointToResume());
   TEMPER_ASSIGN_OR_RETURN(trainer_, MakeTrainer(options_, config.model().path(), checkpoint,
                                                 /*fresh_weights_allowed=*/false, &last_commit_));

@@ -100,12 +100,13 @@ absl::StatusOr<std::vector<uint32_t>> AskedBuckets(const v1::PullBucketsRequest&
 
 }  // namespace
 
-WeightServiceImpl::WeightServiceImpl(const WeightServiceOptions& options)
-    : options_([&] {
-        WeightServiceOptions clamped = options;
-        clamped.chunk_bytes = std::clamp<uint32_t>(clamped.chunk_bytes, 1, kLargestChunkBytes);
-        return clamped;
-      }()) {}
+WeightServiceImpl::WeightServiceImpl(const WeightServiceOptions& options) : options_(options) {
+  SetChunkBytes(options.chunk_bytes);
+}
+
+void WeightServiceImpl::SetChunkBytes(uint32_t chunk_bytes) {
+  chunk_bytes_.store(std::clamp<uint32_t>(chunk_bytes, 1, kLargestChunkBytes));
+}
 
 grpc::ServerWriteReactor<v1::BucketChunk>* WeightServiceImpl::PullBuckets(
     grpc::CallbackServerContext*, const v1::PullBucketsRequest* request) {
@@ -113,7 +114,9 @@ grpc::ServerWriteReactor<v1::BucketChunk>* WeightServiceImpl::PullBuckets(
   if (!version.ok()) return new Refusal(version.status());
   auto buckets = AskedBuckets(*request, (*version)->buckets().size());
   if (!buckets.ok()) return new Refusal(buckets.status());
-  return new ChunkStream(*std::move(version), *std::move(buckets), options_);
+  WeightServiceOptions options = options_;
+  options.chunk_bytes = chunk_bytes_.load();
+  return new ChunkStream(*std::move(version), *std::move(buckets), options);
 }
 
 }  // namespace temper::weights

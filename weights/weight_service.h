@@ -2,6 +2,9 @@
 
 // WeightService over gRPC: streams the buckets of a version from a WeightSource.
 
+#include <atomic>
+#include <cstdint>
+
 #include "services/rpc/rpc_metrics.h"
 #include "temper/v1/weights.grpc.pb.h"
 #include "weights/weight_source.h"
@@ -21,11 +24,14 @@ struct WeightServiceOptions {
 class WeightServiceImpl final : public v1::WeightService::CallbackService {
  public:
   explicit WeightServiceImpl(const WeightServiceOptions& options);
+  // For streams that begin from now on: the server runs before the configuration is known.
+  void SetChunkBytes(uint32_t chunk_bytes);
   grpc::ServerWriteReactor<v1::BucketChunk>* PullBuckets(
       grpc::CallbackServerContext* context, const v1::PullBucketsRequest* request) override;
 
  private:
   const WeightServiceOptions options_;
+  std::atomic<uint32_t> chunk_bytes_;
 };
 
 }  // namespace temper::weights

@@ -167,7 +167,8 @@ void FillTrainer(v1::RunConfig* config) {
                                                           t->noisy_ops().apply_during() != "both");
   const bool same_function = t->max_staleness() == 0 && !aqn_differs && !error_differs &&
                              !t->hw_error_injection().enabled();
-  SET(d, importance_sampling, same_function ? "none" : "token");
+  const bool weighted = !same_function && d->old_logprob() != "recorded";
+  SET(d, importance_sampling, weighted ? "token" : "none");
 }
 
 void FillEval(const v1::RunConfig& config, v1::EvalConfig* e) {

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <initializer_list>
 #include <map>
+#include <set>
 #include <string_view>
 #include <utility>
 
@@ -13,6 +14,7 @@
 #include "services/base/files.h"
 #include "services/base/status_macros.h"
 #include "services/config/defaults.h"
+#include "services/config/idle_fields.h"
 #include "services/config/yaml_reader.h"
 #include "services/config/yaml_writer.h"
 #include "xxhash.h"
@@ -77,39 +79,27 @@ void ReconcileSchedule(v1::NoiseInjectionConfig* aqn, ReadReport* report) {
   }
 }
 
-// What was given and would have no effect. Giving a default is no mistake: `temper check` prints
-// them all, and reads its own output.
-void CheckGiven(const v1::RunConfig& config, ReadReport* report) {
+// A block that was given settings, but not said to be on: `enabled` is false by default, and an
+// evaluation reads only which operators are named.
+void CheckBlocksAreOn(const v1::RunConfig& config, ReadReport* report) {
   const v1::TrainerConfig& trainer = config.trainer();
-  const v1::NoisyOpsConfig& noisy = trainer.noisy_ops();
-  const v1::LayerSigmaConfig& layers = trainer.noise_injection().layer_sigma_config();
-  v1::RunConfig plain;
-  FillDefaults(&plain);
-  const v1::NoisyOpsConfig& defaults = plain.trainer().noisy_ops();
-  const std::string type = noisy.has_error_type() ? noisy.error_type() : "relative_gaussian";
-  const auto refuse = [&](bool idle, const std::string& key, const std::string& why) {
-    if (idle) report->mistakes.push_back(absl::StrCat(report->places[key], ": ", key, ": ", why));
+  const auto check = [&](const std::string& block, const google::protobuf::Message& given,
+                         bool says_enabled) {
+    if (says_enabled) return;
+    for (const auto& [field, value] : Flatten(given)) {
+      const std::string key = absl::StrCat(block, ".", field);
+      if (field.starts_with("target_") || field.starts_with("exclude_")) continue;
+      report->mistakes.push_back(absl::StrCat(report->places[key], ": ", key,
+                                              ": has no effect without ", block,
+                                              ".enabled: true (or say false)"));
+      return;
+    }
   };
-  const auto only_for = [&](bool given, const std::string& field, const std::string& types) {
-    refuse(given && types.find(type) == std::string::npos, "trainer.noisy_ops." + field,
-           absl::StrCat("has no effect on error_type ", type, " (only on ", types, ")"));
-  };
-  only_for(noisy.has_fault_magnitude() && noisy.fault_magnitude() != defaults.fault_magnitude(),
-           "fault_magnitude", "saturation, spike");
-  only_for(
-      noisy.has_spike_probability() && noisy.spike_probability() != defaults.spike_probability(),
-      "spike_probability", "spike");
-  only_for(
-      noisy.has_deadzone_threshold() && noisy.deadzone_threshold() != defaults.deadzone_threshold(),
-      "deadzone_threshold", "deadzone");
-  only_for(noisy.relative(), "relative", "systematic_bias");
-  const std::string sigma = "trainer.noise_injection.layer_sigma_config";
-  refuse(!layers.enabled() && !layers.preset().empty(), sigma + ".preset",
-         "has no effect without enabled: true");
-  refuse(!layers.enabled() && !layers.layer_multipliers().empty(), sigma + ".layer_multipliers",
-         "has no effect without enabled: true");
-  refuse(!noisy.enabled() && trainer.has_learner_noise() && trainer.learner_noise() != "same",
-         "trainer.learner_noise", "has no effect without trainer.noisy_ops");
+  check("trainer.noisy_ops", trainer.noisy_ops(), trainer.noisy_ops().has_enabled());
+  check("trainer.hw_error_injection", trainer.hw_error_injection(),
+        trainer.hw_error_injection().has_enabled());
+  check("trainer.noise_injection", trainer.noise_injection(),
+        trainer.noise_injection().has_enabled());
 }
 
 // Adds the place of the key that a line of Validate begins with, where the file gave it.
@@ -117,6 +107,20 @@ std::string WithPlace(const std::string& line, const ReadReport& report, const s
   const std::string key = line.substr(0, line.find_first_of(":, "));
   const auto place = report.places.find(key);
   return absl::StrCat(place == report.places.end() ? file : place->second, ": ", line);
+}
+
+// What was given and is idle. An override may switch off what the file has settings for (an arm
+// without dynamic sampling): those were no mistake when they were written.
+void RefuseIdle(const v1::RunConfig& config, v1::RunConfig written, const std::string& file,
+                ReadReport* report) {
+  FillDefaults(&written);
+  std::set<std::string> idle_as_written;
+  for (const IdleField& idle : IdleFields(written)) idle_as_written.insert(idle.key);
+  for (const IdleField& idle : IdleFields(config)) {
+    if (!idle.refused) continue;
+    if (!FromCommandLine(*report, idle.key) && idle_as_written.count(idle.key) == 0) continue;
+    report->mistakes.push_back(WithPlace(absl::StrCat(idle.key, ": ", idle.why), *report, file));
+  }
 }
 
 bool StartsWithAny(std::string_view key, std::initializer_list<std::string_view> prefixes) {
@@ -157,13 +161,14 @@ absl::StatusOr<v1::RunConfig> Load(const std::string& path,
   v1::RunConfig config;
   ReadReport report;
   ReadYaml(text, path, &config, &report);
+  v1::RunConfig written = config;
   for (const std::string& override : overrides) {
     ReadOverride(override, kCommandLine, &config, &report);
   }
   if (!resolved) ReconcileHorizon(config.mutable_trainer(), &report);
   ReconcileSchedule(config.mutable_trainer()->mutable_noise_injection(), &report);
 
-  if (!resolved) CheckGiven(config, &report);
+  if (!resolved) CheckBlocksAreOn(config, &report);
 
   const std::filesystem::path here = std::filesystem::current_path();
   const std::filesystem::path beside = std::filesystem::absolute(path).parent_path();
@@ -181,6 +186,7 @@ absl::StatusOr<v1::RunConfig> Load(const std::string& path,
       report.mistakes.push_back(WithPlace(std::string(line), report, path));
     }
   }
+  if (!resolved) RefuseIdle(config, std::move(written), path, &report);
   if (!report.mistakes.empty()) {
     return absl::InvalidArgumentError(absl::StrJoin(report.mistakes, "\n"));
   }

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "services/config/derived.h"
+#include "services/config/idle_fields.h"
 #include "services/config/noise_plan.h"
 
 namespace temper::config {
@@ -235,6 +236,76 @@ TEST_F(RunConfigTest, WhatIsGivenWithoutEffectIsRefused) {
               HasSubstr("below the precision of float32"));
   EXPECT_THAT(MistakesOf(std::string(kMinimal) + "orchestrator: {lease_seconds: 1}\n"),
               HasSubstr("must be above twice"));
+}
+
+TEST_F(RunConfigTest, EverySettingThatAnotherMakesIdleIsRefusedWithItsName) {
+  struct Case {
+    const char* yaml;
+    const char* key;
+  };
+  for (const Case& c : {
+           Case{"trainer: {noisy_ops: {error_scale: 0.1}}", "trainer.noisy_ops.error_scale"},
+           Case{"trainer: {hw_error_injection: {error_type: nvfp4}}",
+                "trainer.hw_error_injection.error_type"},
+           Case{"trainer: {noise_injection: {sigma_start: 0.1}}",
+                "trainer.noise_injection.sigma_start"},
+           Case{"trainer: {learner_noise: none, noisy_ops: {enabled: true, apply_during: rollout}}",
+                "trainer.learner_noise"},
+           Case{"trainer: {learner_noise: fresh, noisy_ops: {enabled: true, noise_key: frozen}}",
+                "trainer.learner_noise"},
+           Case{"trainer: {learner_noise: none,\n"
+                "          noisy_ops: {enabled: true, error_gradient: straight_through}}",
+                "trainer.noisy_ops.error_gradient"},
+           Case{"trainer: {noise_injection: {enabled: true, schedule: epoch_aware, num_stages: 3}}",
+                "trainer.noise_injection.num_stages"},
+           Case{"trainer: {noise_injection: {enabled: true, stages_per_epoch: 3}}",
+                "trainer.noise_injection.stages_per_epoch"},
+           Case{"trainer: {noise_injection: {enabled: true, schedule: constant, sigma_end: 0.01}}",
+                "trainer.noise_injection.sigma_end"},
+           Case{"trainer: {noise_injection: {enabled: true, layer_sigma_config: "
+                "{default_multiplier: 2}}}",
+                "trainer.noise_injection.layer_sigma_config.default_multiplier"},
+           Case{"trainer: {dapo: {dynamic_sampling: false, max_rounds: 5}}",
+                "trainer.dapo.max_rounds"},
+           Case{"trainer: {dapo: {old_logprob: recorded, importance_sampling: token}}",
+                "trainer.dapo.importance_sampling"},
+           Case{"trainer: {dapo: {importance_sampling: none, importance_cap: 3}}",
+                "trainer.dapo.importance_cap"},
+           Case{"trainer: {gap_probe_every: 0, gap_probe_groups: 4}", "trainer.gap_probe_groups"},
+           Case{"reward: {overlong_factor: 0.5}", "reward.overlong_factor"},
+           Case{"eval: {error_scales: [0], noise_seeds: 5}", "eval.noise_seeds"},
+           Case{"dataset: {path: somewhere}", "dataset.path"},
+           Case{"dataset: {name: gsm8k, path: somewhere, max_steps: 2}", "dataset.max_steps"},
+       }) {
+    EXPECT_THAT(MistakesOf(std::string(kMinimal) + c.yaml + "\n"),
+                HasSubstr(std::string(c.key) + ": has no effect"))
+        << c.yaml;
+  }
+}
+
+TEST_F(RunConfigTest, AnOverrideMayMakeASettingOfTheFileIdle) {
+  const std::string file = std::string(kMinimal) + "trainer: {dapo: {max_rounds: 2}}\n";
+  EXPECT_EQ(MistakesOf(file, {"trainer.dapo.dynamic_sampling=false"}), "no mistake");
+  EXPECT_THAT(
+      MistakesOf(file, {"trainer.dapo.dynamic_sampling=false", "trainer.dapo.max_rounds=4"}),
+      HasSubstr("command line: trainer.dapo.max_rounds: has no effect"));
+}
+
+TEST_F(RunConfigTest, ClipRatiosOfOneOptimizerStepAreSaidToBeIdleAndNotRefused) {
+  const auto config =
+      LoadRunConfig(Write(std::string(kMinimal) + "trainer: {dapo: {clip_ratio_high: 0.25}}\n"));
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto idle = IdleFields(*config);
+  ASSERT_EQ(idle.size(), 1u);
+  EXPECT_EQ(idle[0].key, "trainer.dapo.clip_ratio_high");
+  EXPECT_FALSE(idle[0].refused);
+}
+
+TEST_F(RunConfigTest, RecordedOldLogprobsTakeNoWeights) {
+  const auto config = LoadRunConfig(
+      Write(kMinimal), {"trainer.max_staleness=2", "trainer.dapo.old_logprob=recorded"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->trainer().dapo().importance_sampling(), "none");
 }
 
 TEST_F(RunConfigTest, TheGapIsProbedUnlessAqnCannotBeRecreated) {

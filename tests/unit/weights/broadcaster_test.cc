@@ -12,6 +12,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/rpc/client.h"
 #include "services/rpc/server.h"
 #include "tests/unit/weights/version_builder.h"
 #include "weights/in_process_hub.h"
@@ -233,6 +234,31 @@ TEST_P(BroadcasterTest, AbortEndsACallInFlightAndRefusesLaterOnes) {
   EXPECT_TRUE(absl::IsAborted(group->member(0)->Receive(assembler.get(), Soon())));
   group->root()->Abort("the test says so");
   EXPECT_TRUE(absl::IsAborted(group->root()->Send(Version(group.get(), 1), Soon())));
+}
+
+TEST(WeightServiceTest, ChunksAreAsLargeAsWasLastSaid) {
+  WeightSource source;
+  WeightServiceImpl service({.source = &source});
+  const auto server = *rpc::RpcServer::Create({.services = {&service}});
+  const auto version = MakeTestVersion({.version = 1, .source_address = server->address()});
+  source.Publish(version);
+  const auto stub = v1::WeightService::NewStub(*rpc::MakeChannel(server->address(), {}));
+  for (const uint32_t size : {64u, 48u}) {
+    service.SetChunkBytes(size);
+    v1::PullBucketsRequest request;
+    request.set_run_id(version->manifest().run_id());
+    request.set_timeline(version->manifest().timeline());
+    request.set_version(1);
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(Soon()));
+    const auto stream = stub->PullBuckets(&context, request);
+    v1::BucketChunk chunk;
+    ASSERT_TRUE(stream->Read(&chunk));
+    EXPECT_EQ(chunk.payload().size(), size);
+    while (stream->Read(&chunk)) EXPECT_LE(chunk.payload().size(), size);
+    EXPECT_TRUE(stream->Finish().ok());
+  }
+  server->Shutdown(absl::Seconds(1));
 }
 
 INSTANTIATE_TEST_SUITE_P(BackEnds, BroadcasterTest, ::testing::ValuesIn(CompiledBackEnds()),

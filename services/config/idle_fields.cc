@@ -1,0 +1,147 @@
+#include "services/config/idle_fields.h"
+
+#include <algorithm>
+#include <initializer_list>
+#include <string_view>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/message.h"
+#include "services/base/check.h"
+#include "services/config/defaults.h"
+#include "services/config/yaml_writer.h"
+
+namespace temper::config {
+namespace {
+
+// Whether `key` has another value than the one it gets where it is not given.
+bool IsGiven(const v1::RunConfig& config, const std::string& key) {
+  v1::RunConfig without = config;
+  google::protobuf::Message* message = &without;
+  const std::vector<std::string> path = absl::StrSplit(key, '.');
+  for (size_t i = 0; i < path.size(); ++i) {
+    const auto* field = message->GetDescriptor()->FindFieldByName(path[i]);
+    TEMPER_CHECK(field != nullptr, "a key of the schema");
+    if (i + 1 < path.size()) {
+      message = message->GetReflection()->MutableMessage(message, field);
+    } else {
+      message->GetReflection()->ClearField(message, field);
+    }
+  }
+  FillDefaults(&without);
+  return Flatten(without) != Flatten(config);
+}
+
+class Findings {
+ public:
+  explicit Findings(const v1::RunConfig& config) : config_(config) {}
+
+  void Note(bool idle, const std::string& key, std::string_view why, bool refused = true) {
+    if (!idle || !IsGiven(config_, key)) return;
+    found_.push_back(
+        {.key = key, .why = absl::StrCat("has no effect ", std::string(why)), .refused = refused});
+  }
+  std::vector<IdleField> Take() { return std::move(found_); }
+
+ private:
+  const v1::RunConfig& config_;
+  std::vector<IdleField> found_;
+};
+
+bool IsOneOf(const std::string& value, std::initializer_list<std::string_view> names) {
+  return std::find(names.begin(), names.end(), value) != names.end();
+}
+
+void FindInNoisyOps(const v1::TrainerConfig& trainer, Findings* findings) {
+  const v1::NoisyOpsConfig& noisy = trainer.noisy_ops();
+  const std::string block = "trainer.noisy_ops.";
+  const auto only_for = [&](const char* field, std::initializer_list<std::string_view> types) {
+    findings->Note(
+        !IsOneOf(noisy.error_type(), types), block + field,
+        absl::StrCat("on error_type ", noisy.error_type(), " (only on ",
+                     std::string(*types.begin()),
+                     types.size() > 1 ? " and " + std::string(types.begin()[1]) : "", ")"));
+  };
+  only_for("fault_magnitude", {"saturation", "spike"});
+  only_for("spike_probability", {"spike"});
+  only_for("deadzone_threshold", {"deadzone"});
+  only_for("relative", {"systematic_bias"});
+
+  const bool in_learner =
+      noisy.enabled() && !noisy.backward_only() && noisy.apply_during() != "rollout";
+  findings->Note(!in_learner, "trainer.learner_noise",
+                 "without trainer.noisy_ops in the learner's forward passes");
+  findings->Note(in_learner && trainer.learner_noise() == "fresh" && noisy.noise_key() == "frozen",
+                 "trainer.learner_noise", "with noise_key frozen: a new draw is the same one");
+  findings->Note(noisy.enabled() && (!in_learner || trainer.learner_noise() == "none"),
+                 block + "error_gradient",
+                 "where the learner's forward pass is without error: it says how the gradient "
+                 "passes that");
+}
+
+void FindInAqn(const v1::NoiseInjectionConfig& aqn, Findings* findings) {
+  const std::string block = "trainer.noise_injection.";
+  const std::string under = absl::StrCat("on schedule ", aqn.schedule());
+  const bool on = aqn.enabled();
+  findings->Note(on && aqn.schedule() != "global", block + "num_stages", under);
+  findings->Note(on && !IsOneOf(aqn.schedule(), {"epoch_aware", "epoch_restart"}),
+                 block + "stages_per_epoch", under);
+  findings->Note(on && IsOneOf(aqn.schedule(), {"constant", "none"}), block + "sigma_end", under);
+  findings->Note(on && aqn.schedule() == "none", block + "sigma_start", under);
+  for (const char* field : {"preset", "layer_multipliers", "default_multiplier"}) {
+    findings->Note(!aqn.layer_sigma_config().enabled(),
+                   absl::StrCat(block, "layer_sigma_config.", field), "without enabled: true");
+  }
+}
+
+void FindInDapo(const v1::TrainerConfig& trainer, Findings* findings) {
+  const v1::DapoConfig& dapo = trainer.dapo();
+  const std::string block = "trainer.dapo.";
+  findings->Note(!dapo.dynamic_sampling(), block + "max_rounds", "without dynamic_sampling");
+  const bool recorded = dapo.old_logprob() == "recorded";
+  findings->Note(recorded, block + "importance_sampling",
+                 "with old_logprob recorded: ratio and clip carry the gap, the weight is 1");
+  findings->Note(!recorded && dapo.importance_sampling() == "none", block + "importance_cap",
+                 "with importance_sampling none");
+  findings->Note(recorded, block + "importance_cap", "with old_logprob recorded");
+  for (const char* field : {"clip_ratio_low", "clip_ratio_high", "dual_clip"}) {
+    findings->Note(dapo.old_logprob() == "current", block + field,
+                   "with old_logprob current: the ratio is 1", /*refused=*/false);
+  }
+  findings->Note(trainer.gap_probe_every() == 0, "trainer.gap_probe_groups",
+                 "with gap_probe_every 0");
+}
+
+void FindInTheRest(const v1::RunConfig& config, Findings* findings) {
+  findings->Note(config.reward().overlong_cache_tokens() == 0, "reward.overlong_factor",
+                 "with overlong_cache_tokens 0");
+  const v1::EvalConfig& eval = config.eval();
+  const bool draws = std::any_of(eval.error_scales().begin(), eval.error_scales().end(),
+                                 [](double scale) { return scale > 0.0; });
+  findings->Note(eval.enabled() && !draws && eval.temperature() == 0, "eval.noise_seeds",
+                 "where no error scale above 0 is evaluated: greedy decoding draws nothing");
+  findings->Note(eval.enabled() && draws && eval.temperature() == 0 &&
+                     config.trainer().noisy_ops().noise_key() == "frozen",
+                 "eval.noise_seeds", "with noise_key frozen: every seed is the same device");
+  const bool generated = config.dataset().name() == "gsm-arith";
+  const std::string on = absl::StrCat("on dataset.name ", config.dataset().name());
+  findings->Note(generated, "dataset.path", on);
+  for (const char* field : {"seed", "min_steps", "max_steps", "max_number", "wrong_share"}) {
+    findings->Note(!generated, absl::StrCat("dataset.", field), on);
+  }
+}
+
+}  // namespace
+
+std::vector<IdleField> IdleFields(const v1::RunConfig& config) {
+  Findings findings(config);
+  FindInNoisyOps(config.trainer(), &findings);
+  FindInAqn(config.trainer().noise_injection(), &findings);
+  FindInDapo(config.trainer(), &findings);
+  FindInTheRest(config, &findings);
+  return findings.Take();
+}
+
+}  // namespace temper::config
