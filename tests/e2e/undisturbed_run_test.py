@@ -76,6 +76,22 @@ class UndisturbedRun(RunTestCase):
         for line in self.run_.metrics():
             self.assertLess(line["logprob_abs_diff_mean"], 0.5)
 
+    def test_every_tenth_step_splits_the_gap_and_none_of_it_is_imprecision(self):
+        trained = [line for line in self.run_.metrics() if line["groups"]["trained"] > 0]
+        probed = [line for line in trained if "gap_probe" in line]
+        self.assertEqual([line["step"] for line in probed],
+                         [line["step"] for line in trained if line["step"] % 10 == 0])
+        self.assertGreaterEqual(len(probed), 2)
+        for line in probed:
+            probe = line["gap_probe"]
+            self.assertEqual(probe["groups"], min(2, line["groups"]["trained"]))
+            self.assertEqual((probe["precision_abs_max"], probe["staleness_abs_max"]), (0, 0))
+            self.assertEqual(probe["aqn_abs_max"] > 0, line["sigma"] > 0)
+            self.assertGreater(probe["noise_abs_mean"], 0)
+            terms = ("precision", "aqn", "staleness", "noise")
+            self.assertAlmostEqual(sum(probe[f"{term}_mean"] for term in terms),
+                                   probe["whole_mean"], places=9)
+
     def test_the_summary_holds_intervals_and_paired_tests(self):
         summary = self.run_.summary()
         self.assertEqual({(row["version"], row["error_scale"]) for row in summary["evaluations"]},

@@ -90,6 +90,11 @@ class InProcessRun final {
   // All workers in turn until the run has finished.
   absl::Status PlayToTheEnd();
 
+  // For a caller who finds nothing to do: how much has happened, and a wait for more (false:
+  // nothing more within 30 s).
+  uint64_t happened() const { return happenings_.count(); }
+  bool AwaitAfter(uint64_t seen) const { return happenings_.AwaitAfter(seen); }
+
   void set_tamper(Tamper tamper) { tamper_ = std::move(tamper); }
   orchestrator::Coordinator& coordinator() { return *coordinator_; }
   // Every step's line of metrics.jsonl.

@@ -126,9 +126,12 @@ TEST_F(Pipeline, AWorkerThatVanishesWithALeaseCostsNothingButTime) {
   // Worker 0 gets as far as holding a training lease, and no further.
   bool vanished = false;
   for (int turn = 0; turn < 1000 && !vanished; ++turn) {
+    const uint64_t seen = run->happened();
     const auto installed = run->Turn(0);
     ASSERT_THAT(installed, IsOk());
-    if (*installed) {
+    if (!*installed) {
+      ASSERT_TRUE(run->AwaitAfter(seen));
+    } else {
       const auto took = run->TakeAndVanish(0);
       ASSERT_THAT(took, IsOk());
       vanished = *took;
