@@ -199,6 +199,8 @@ void Delivery::DeliverEvaluation(const GeneratedLease& generated, const v1::Scor
     report.clear_outcomes();
     report.clear_injections();
     report.set_failure(absl::StrCat(failed, " completions had no score"));
+  } else if (const absl::Status seen = CheckEvalNoise(*options_.setup, generated); !seen.ok()) {
+    report.set_failure(std::string(seen.message()));
   }
   Report(generated.lease, report);
 }

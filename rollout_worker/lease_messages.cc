@@ -227,6 +227,22 @@ v1::SubmitGroupRequest SubmissionFor(const RunSetup& setup, const GeneratedLease
   return request;
 }
 
+absl::Status CheckEvalNoise(const RunSetup& setup, const GeneratedLease& generated) {
+  TEMPER_ASSIGN_OR_RETURN(const numerics::NoisePolicy policy,
+                          config::EvaluationPolicyFromConfig(setup.config, setup.shape,
+                                                             generated.lease.eval().error_scale()));
+  numerics::NoiseCounters counters;
+  for (const model::GeneratedGroup& group : generated.result.groups) counters.Merge(group.counters);
+  for (const auto& [id, row] : counters.rows()) {
+    if (id.role == numerics::TensorRole::kWeightOperand && row.stats.changed > 0) {
+      return absl::FailedPreconditionError(absl::StrCat("noise row ", numerics::NoiseRowName(id),
+                                                        ": an evaluation has no AQN, but ",
+                                                        row.stats.changed, " channels changed"));
+    }
+  }
+  return numerics::CheckSeen(policy, counters);
+}
+
 v1::ReportEvalItemRequest EvalReportFor(const RunSetup& setup, const GeneratedLease& generated,
                                         const v1::ScoreReply& scores) {
   const v1::EvalItem& item = generated.lease.eval();

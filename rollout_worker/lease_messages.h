@@ -68,6 +68,11 @@ v1::SubmitGroupRequest SubmissionFor(const RunSetup& setup, const GeneratedLease
 // First completion of group `index` in the order of ScoreRequestFor.
 int FirstCompletion(const v1::Lease& lease, int index);
 
+// Whether the operators of an evaluation erred as the lease names it, each row by itself
+// (numerics::CheckSeen), and its norms were clean: the orchestrator, which does not know the
+// model's layers, compares totals only. FailedPrecondition names the row.
+absl::Status CheckEvalNoise(const RunSetup& setup, const GeneratedLease& generated);
+
 // The outcomes of an evaluation lease. timeline and members' numbers are the caller's to add.
 v1::ReportEvalItemRequest EvalReportFor(const RunSetup& setup, const GeneratedLease& generated,
                                         const v1::ScoreReply& scores);

@@ -56,6 +56,21 @@ class BadInput(RunTestCase):
         self.refused(DATA, "model.safetensors", arguments=("run", recipe, f"run_dir={run_dir}"))
         Run.finished(run_dir.parent).await_no_process()
 
+    def test_a_learner_whose_model_is_corrupt_is_not_started_again(self):
+        model = self.folder / "corrupt_model"
+        shutil.copytree(TINY_POLICY, model)
+        os.truncate(model / "model.safetensors", 5000)
+        # Without AQN `temper run` itself does not look at the weights.
+        recipe, run_dir = self.recipe("corrupt", {
+            "model": {"path": str(model)}, "trainer": {"noise_injection": {"enabled": False}}})
+        done = temper("run", "--verbose", recipe, f"run_dir={run_dir}")
+        said = done.stdout + done.stderr
+        self.assertEqual(done.returncode, DATA, said)
+        self.assertIn("learner-0 ended (exit code 4", said)
+        self.assertIn("model.safetensors", said)
+        self.assertEqual(said.count("started learner-0"), 1, said)
+        Run.finished(run_dir.parent).await_no_process()
+
     def test_a_run_directory_that_is_taken(self):
         taken = UNDISTURBED / "run"
         before = sorted(taken.rglob("*"))

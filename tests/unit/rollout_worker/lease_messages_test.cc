@@ -211,6 +211,52 @@ TEST_F(LeaseMessagesTest, AnEvaluationReportHasOneOutcomeAQuestionAndAllItsInjec
   EXPECT_EQ(report.injections(0).elements(), 18u);
 }
 
+TEST_F(LeaseMessagesTest, AnEvaluationInWhichOneOperatorDidNotErrIsSeen) {
+  v1::Lease lease = Evaluation();
+  lease.mutable_eval()->set_error_scale(0.1);
+  GeneratedLease generated = Generated(lease);
+  numerics::NoiseCounters& counters = generated.result.groups[0].counters;
+  numerics::NoiseRow erred{.operator_calls = 4};
+  erred.stats = {.calls = 4, .elements = 9, .changed = 9};
+  erred.stats.sum_sq_value.Add(1.0);
+  const auto id = [&](int layer, numerics::Operator op) {
+    return numerics::NoiseRowId{.phase = numerics::Phase::kEval, .layer = layer, .op = op};
+  };
+  for (int layer = 0; layer < setup_->shape.num_layers; ++layer) {
+    for (const auto op : {numerics::Operator::kQ, numerics::Operator::kK, numerics::Operator::kV,
+                          numerics::Operator::kO, numerics::Operator::kGate,
+                          numerics::Operator::kUp, numerics::Operator::kDown}) {
+      counters.Add(id(layer, op), erred);
+    }
+  }
+  EXPECT_THAT(CheckEvalNoise(*setup_, generated), IsOk());
+  GeneratedLease clean = generated;
+  clean.lease.mutable_eval()->set_error_scale(0.0);
+  EXPECT_THAT(CheckEvalNoise(*setup_, clean),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("not configured")));
+  numerics::NoiseCounters without;
+  for (const auto& [row, counts] : counters.rows()) {
+    if (row != id(0, numerics::Operator::kGate)) without.Add(row, counts);
+  }
+  counters = without;
+  EXPECT_THAT(
+      CheckEvalNoise(*setup_, generated),
+      StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("eval forward layers.0 gate")));
+}
+
+TEST_F(LeaseMessagesTest, AnEvaluationUnderAqnIsSeen) {
+  GeneratedLease generated = Generated(Evaluation());
+  numerics::NoiseRow norm{.operator_calls = 1};
+  norm.stats = {.calls = 1, .elements = 16, .changed = 16};
+  generated.result.groups[0].counters.Add({.phase = numerics::Phase::kEval,
+                                           .layer = 0,
+                                           .op = numerics::Operator::kRmsNorm,
+                                           .role = numerics::TensorRole::kWeightOperand},
+                                          norm);
+  EXPECT_THAT(CheckEvalNoise(*setup_, generated),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("has no AQN")));
+}
+
 TEST_F(LeaseMessagesTest, AModelThatIsNotOnThisHostIsNamed) {
   v1::RunConfig config = setup_->config;
   config.mutable_model()->set_path("/nowhere/model");
