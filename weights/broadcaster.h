@@ -6,8 +6,10 @@
 //
 // Back ends, all held to one conformance test (tests/unit/weights/broadcaster_test.cc):
 //   in-process   InProcessHub                    threads of one process
-//   gRPC         WeightSource + WeightServiceImpl -> WeightClient, chunked stream, pulled by
-//   members NCCL         NcclBroadcaster, only with TEMPER_CUDA
+//   gRPC         WeightSource + WeightServiceImpl -> WeightClient, a stream that members pull
+//   shared memory  SharedMemoryCollective        processes of one host
+//   NCCL         NcclBroadcaster                 only with TEMPER_CUDA
+// The last two are met as collective.h says.
 //
 // Contract of both sides: no call waits past its deadline; after an error nothing is installed and
 // a later try with the same assembler brings only what is missing; Abort may come from any thread.

@@ -223,4 +223,19 @@ EpochMove Advance(EpochState state, const EpochEvent& event, absl::Time now,
   return Stay(std::move(state), "unknown event");
 }
 
+uint64_t CarryingEpoch(const EpochState& state) {
+  if (state.joined.empty()) return 0;
+  switch (state.phase) {
+    case EpochPhase::kForming:  // the newest version is what it sends first
+      return state.comm_epoch;
+    case EpochPhase::kReady:
+    case EpochPhase::kBroadcasting:
+      return state.group == state.joined ? state.comm_epoch : state.comm_epoch + 1;
+    case EpochPhase::kNoGroup:
+    case EpochPhase::kAborting:
+      return state.comm_epoch + 1;
+  }
+  return 0;
+}
+
 }  // namespace temper::weights

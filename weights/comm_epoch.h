@@ -89,4 +89,9 @@ struct EpochMove {
 EpochMove Advance(EpochState state, const EpochEvent& event, absl::Time now,
                   const EpochOptions& options);
 
+// The epoch that will carry a version which comes out now, unless something else happens before it
+// is sent; 0: there is nobody to send to. For its manifest. A version that another epoch would
+// carry after all is carried by none (its members wait elsewhere) and is pulled.
+uint64_t CarryingEpoch(const EpochState& state);
+
 }  // namespace temper::weights

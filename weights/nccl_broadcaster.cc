@@ -7,6 +7,7 @@
 #include <cstring>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
@@ -33,7 +34,7 @@ absl::Status FromNccl(ncclResult_t result, const char* what) {
 }  // namespace
 
 struct NcclBroadcaster::Impl {
-  explicit Impl(const NcclOptions& given) : options(given) {}
+  Impl(const Seat& given_seat, const NcclOptions& given) : seat(given_seat), options(given) {}
   ~Impl() {
     EndGroup();
     if (stream != nullptr) cudaStreamDestroy(stream);
@@ -50,7 +51,17 @@ struct NcclBroadcaster::Impl {
   absl::Status Refusal() {
     absl::MutexLock lock(&mutex);
     if (!abort_reason.empty()) return absl::AbortedError(abort_reason);
-    return absl::AbortedError("the communicator has ended with an earlier failure");
+    return absl::AbortedError("the communicator has not formed, or ended with a failure");
+  }
+
+  // Ends the group after a failed call, which it returns.
+  absl::Status Fail(absl::Status status) {
+    EndGroup();
+    absl::MutexLock lock(&mutex);
+    for (int rank = 0; rank < seat.world_size && !absl::IsAborted(status); ++rank) {
+      if (rank != seat.rank) lost.push_back(rank);
+    }
+    return status;
   }
 
   // Waits until NCCL's call and the work on the stream are done. Anything else ends the group.
@@ -102,85 +113,108 @@ struct NcclBroadcaster::Impl {
     return AwaitDone("the copy of a bucket", true, deadline);
   }
 
+  // Carry of one number, from the root to all.
+  absl::StatusOr<uint64_t> CarryNumber(uint64_t number, absl::Time deadline) {
+    auto* const bytes = reinterpret_cast<std::byte*>(&number);
+    const bool root = seat.rank == 0;
+    TEMPER_RETURN_IF_ERROR(
+        Carry(root ? bytes : nullptr, root ? nullptr : bytes, sizeof(number), deadline));
+    return number;
+  }
+
+  const Seat seat;
   const NcclOptions options;
-  ncclComm_t comm = nullptr;  // null once ended
+  ncclComm_t comm = nullptr;  // null until formed, and once ended
   cudaStream_t stream = nullptr;
   void* buffer = nullptr;  // device memory of the largest bucket so far
   uint64_t buffer_bytes = 0;
   base::StopToken aborted;
   absl::Mutex mutex;
   std::string abort_reason ABSL_GUARDED_BY(mutex);
+  std::vector<int> lost ABSL_GUARDED_BY(mutex);
 };
 
-absl::StatusOr<std::string> MakeNcclId() {
+absl::StatusOr<std::string> NcclBackEnd::MakeId() {
   ncclUniqueId id;
   TEMPER_RETURN_IF_ERROR(FromNccl(ncclGetUniqueId(&id), "ncclGetUniqueId"));
   return std::string(id.internal, sizeof(id.internal));
 }
 
-NcclBroadcaster::NcclBroadcaster(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+absl::StatusOr<std::unique_ptr<Collective>> NcclBackEnd::Join(const Seat& seat) {
+  if (seat.id.size() != sizeof(ncclUniqueId::internal) || seat.world_size < 2 || seat.rank < 0 ||
+      seat.rank >= seat.world_size) {
+    return absl::InvalidArgumentError(absl::StrCat("rank ", seat.rank, " of ", seat.world_size,
+                                                   " with an id of ", seat.id.size(), " bytes"));
+  }
+  return std::make_unique<NcclBroadcaster>(seat, options_);
+}
+
+NcclBroadcaster::NcclBroadcaster(const Seat& seat, const NcclOptions& options)
+    : impl_(std::make_unique<Impl>(seat, options)) {}
 NcclBroadcaster::~NcclBroadcaster() = default;
 
-absl::StatusOr<std::unique_ptr<NcclBroadcaster>> NcclBroadcaster::Create(const NcclOptions& options,
-                                                                         absl::Time deadline) {
+absl::Status NcclBroadcaster::Form(absl::Time deadline) {
   ncclUniqueId id;
-  if (options.id.size() != sizeof(id.internal) || options.world_size < 2 || options.rank < 0 ||
-      options.rank >= options.world_size) {
-    return absl::InvalidArgumentError(absl::StrCat("rank ", options.rank, " of ",
-                                                   options.world_size, " with an id of ",
-                                                   options.id.size(), " bytes"));
-  }
-  std::memcpy(id.internal, options.id.data(), sizeof(id.internal));
-  auto impl = std::make_unique<Impl>(options);
-  TEMPER_RETURN_IF_ERROR(FromCuda(cudaSetDevice(options.device), "cudaSetDevice"));
-  TEMPER_RETURN_IF_ERROR(FromCuda(cudaStreamCreateWithFlags(&impl->stream, cudaStreamNonBlocking),
+  std::memcpy(id.internal, impl_->seat.id.data(), sizeof(id.internal));
+  TEMPER_RETURN_IF_ERROR(FromCuda(cudaSetDevice(impl_->options.device), "cudaSetDevice"));
+  TEMPER_RETURN_IF_ERROR(FromCuda(cudaStreamCreateWithFlags(&impl_->stream, cudaStreamNonBlocking),
                                   "cudaStreamCreate"));
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.blocking = 0;
-  TEMPER_RETURN_IF_ERROR(
-      FromNccl(ncclCommInitRankConfig(&impl->comm, options.world_size, id, options.rank, &config),
-               "ncclCommInitRankConfig"));
-  TEMPER_RETURN_IF_ERROR(impl->AwaitDone("the forming of the group", false, deadline));
-  return std::unique_ptr<NcclBroadcaster>(new NcclBroadcaster(std::move(impl)));
+  absl::Status status = FromNccl(
+      ncclCommInitRankConfig(&impl_->comm, impl_->seat.world_size, id, impl_->seat.rank, &config),
+      "ncclCommInitRankConfig");
+  if (status.ok()) status = impl_->AwaitDone("the forming of the group", false, deadline);
+  return status.ok() ? status : impl_->Fail(std::move(status));
 }
 
 absl::Status NcclBroadcaster::Send(std::shared_ptr<const WeightVersion> version,
                                    absl::Time deadline) {
-  if (impl_->options.rank != 0) return absl::FailedPreconditionError("only rank 0 sends");
+  if (impl_->seat.rank != 0) return absl::FailedPreconditionError("only rank 0 sends");
   if (impl_->comm == nullptr || impl_->aborted.StopRequested()) return impl_->Refusal();
   // The current device is the thread's, and the caller need not be the one that made the group.
   TEMPER_RETURN_IF_ERROR(FromCuda(cudaSetDevice(impl_->options.device), "cudaSetDevice"));
+  absl::Status status = impl_->CarryNumber(version->manifest().version(), deadline).status();
   for (const SharedBucket& bucket : version->buckets()) {
-    const absl::Status status = impl_->Carry(bucket->data(), nullptr, bucket->size(), deadline);
-    if (!status.ok()) {
-      impl_->EndGroup();
-      return status;
-    }
+    if (status.ok()) status = impl_->Carry(bucket->data(), nullptr, bucket->size(), deadline);
   }
-  return absl::OkStatus();
+  return status.ok() ? status : impl_->Fail(std::move(status));
 }
 
 absl::Status NcclBroadcaster::Receive(VersionAssembler* assembler, absl::Time deadline) {
-  if (impl_->options.rank == 0) return absl::FailedPreconditionError("rank 0 has the bytes");
+  if (impl_->seat.rank == 0) return absl::FailedPreconditionError("rank 0 has the bytes");
   if (impl_->comm == nullptr || impl_->aborted.StopRequested()) return impl_->Refusal();
   // The current device is the thread's, and the caller need not be the one that made the group.
   TEMPER_RETURN_IF_ERROR(FromCuda(cudaSetDevice(impl_->options.device), "cudaSetDevice"));
-  // A collective carries every bucket, wanted or not; those that are verified already stay.
-  const std::vector<uint32_t> missing = assembler->Missing();
-  absl::Status verified;
-  for (int b = 0; b < assembler->manifest().buckets_size(); ++b) {
-    const auto bucket = static_cast<uint32_t>(b);
-    const bool wanted = std::find(missing.begin(), missing.end(), bucket) != missing.end();
-    std::byte* target = wanted ? assembler->MutableBucket(bucket).data() : nullptr;
-    const absl::Status status =
-        impl_->Carry(nullptr, target, assembler->manifest().buckets(b).size_bytes(), deadline);
-    if (!status.ok()) {
-      impl_->EndGroup();
-      return status;
+  const v1::Manifest& manifest = assembler->manifest();
+  while (true) {
+    const absl::StatusOr<uint64_t> sent = impl_->CarryNumber(0, deadline);
+    if (!sent.ok()) return impl_->Fail(sent.status());
+    // A collective carries every bucket, wanted or not; those that are verified already stay.
+    // All versions of a run are cut alike.
+    const std::vector<uint32_t> missing =
+        *sent == manifest.version() ? assembler->Missing() : std::vector<uint32_t>{};
+    absl::Status verified;
+    for (int b = 0; b < manifest.buckets_size(); ++b) {
+      const auto bucket = static_cast<uint32_t>(b);
+      const bool wanted = std::find(missing.begin(), missing.end(), bucket) != missing.end();
+      std::byte* target = wanted ? assembler->MutableBucket(bucket).data() : nullptr;
+      const absl::Status status =
+          impl_->Carry(nullptr, target, manifest.buckets(b).size_bytes(), deadline);
+      if (!status.ok()) return impl_->Fail(status);
+      if (wanted) verified.Update(assembler->FinishBucket(bucket));
     }
-    if (wanted) verified.Update(assembler->FinishBucket(bucket));
+    if (*sent == manifest.version()) return verified;
+    if (*sent > manifest.version()) {
+      return absl::NotFoundError(
+          absl::StrCat("version ", *sent, " came, ", manifest.version(), " is wanted"));
+    }
   }
-  return verified;
+}
+
+std::vector<int> NcclBroadcaster::Lost() const {
+  absl::MutexLock lock(&impl_->mutex);
+  return impl_->lost;
 }
 
 void NcclBroadcaster::Abort(std::string_view reason) {

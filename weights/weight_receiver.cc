@@ -61,14 +61,17 @@ absl::StatusOr<std::shared_ptr<const WeightVersion>> ReceiveVersion(
   }
   if (options.broadcast != nullptr && manifest.comm_epoch() != 0 &&
       manifest.comm_epoch() == options.comm_epoch) {
-    const absl::Status status = options.broadcast->Receive(assembler->get(), deadline);
+    const absl::Status status = options.broadcast->Receive(
+        assembler->get(), std::min(deadline, options.clock->Now() + options.broadcast_timeout));
     if (!status.ok()) {
       base::LogWarning("broadcast_missed", {{"version", manifest.version()},
                                             {"comm_epoch", manifest.comm_epoch()},
                                             {"error", status.ToString()}});
     }
   }
-  if (!(*assembler)->Missing().empty()) {
+  const bool whole = (*assembler)->Missing().empty();
+  if (options.by_broadcast != nullptr) *options.by_broadcast = whole;
+  if (!whole) {
     TEMPER_RETURN_IF_ERROR(CatchUp(assembler->get(), deadline, options));
   }
   return (*assembler)->Finish();

@@ -19,7 +19,9 @@ struct ReceiverOptions {
       nullptr;  // a collective, used for manifests of its epoch; may be null
   BroadcastMember* catch_up = nullptr;  // pulls what the collective did not bring; needed
   uint64_t comm_epoch = 0;              // of `broadcast`
-  int tries = 3;                        // of bytes that fail their hash, then DataLoss
+  absl::Duration broadcast_timeout = absl::InfiniteDuration();  // of the collective's try
+  bool* by_broadcast = nullptr;  // set to whether the collective brought the version; may be null
+  int tries = 3;                 // of bytes that fail their hash, then DataLoss
   absl::Duration backoff = absl::Milliseconds(100);  // before trying an unreachable source again
   ManifestLimits limits;
   base::StopToken* stop = nullptr;  // raised: Cancelled at the next wait

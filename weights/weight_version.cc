@@ -170,6 +170,12 @@ absl::StatusOr<std::shared_ptr<const WeightVersion>> WeightVersion::Create(
       new WeightVersion(std::move(manifest), std::move(buckets)));
 }
 
+std::shared_ptr<const WeightVersion> WeightVersion::WithCommEpoch(uint64_t comm_epoch) const {
+  v1::Manifest manifest = manifest_;
+  manifest.set_comm_epoch(comm_epoch);
+  return std::shared_ptr<const WeightVersion>(new WeightVersion(std::move(manifest), buckets_));
+}
+
 absl::StatusOr<std::span<const std::byte>> WeightVersion::Tensor(std::string_view name) const {
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) {

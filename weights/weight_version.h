@@ -56,6 +56,9 @@ class WeightVersion final {
   const v1::Manifest& manifest() const { return manifest_; }
   std::span<const SharedBucket> buckets() const { return buckets_; }
 
+  // The same version with another epoch in its manifest; shares the bytes.
+  std::shared_ptr<const WeightVersion> WithCommEpoch(uint64_t comm_epoch) const;
+
   // A tensor's bytes, row-major, valid as long as this version. NotFound names the tensor.
   absl::StatusOr<std::span<const std::byte>> Tensor(std::string_view name) const;
 

@@ -16,6 +16,7 @@
 #include "services/rpc/server.h"
 #include "tests/unit/weights/version_builder.h"
 #include "weights/in_process_hub.h"
+#include "weights/shared_memory_collective.h"
 #include "weights/weight_client.h"
 #include "weights/weight_service.h"
 #include "weights/weight_source.h"
@@ -73,28 +74,26 @@ class GrpcGroup final : public Group {
   std::vector<std::unique_ptr<WeightClient>> members_;
 };
 
-#ifdef TEMPER_HAVE_NCCL
-// Ranks as threads, each with a device of its own.
-class NcclGroup final : public Group {
+// Ranks as threads, met by an id as processes are.
+class CollectiveGroup final : public Group {
  public:
-  static std::unique_ptr<Group> Make(int members) {
-    int devices = 0;
-    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices <= members) return nullptr;
-    auto group = std::make_unique<NcclGroup>();
-    group->ranks_.resize(static_cast<size_t>(members) + 1);
-    const std::string id = *MakeNcclId();
+  // back_ends: that of each rank, the root's first.
+  explicit CollectiveGroup(std::vector<std::unique_ptr<CollectiveBackEnd>> back_ends)
+      : back_ends_(std::move(back_ends)) {
+    const int ranks = static_cast<int>(back_ends_.size());
+    const std::string id = *back_ends_[0]->MakeId();
+    for (int rank = 0; rank < ranks; ++rank) {
+      ranks_.push_back(*back_ends_[static_cast<size_t>(rank)]->Join(
+          {.id = id, .rank = rank, .world_size = ranks}));
+    }
     std::vector<std::thread> threads;
-    for (int rank = 0; rank <= members; ++rank) {
-      threads.emplace_back([&, rank] {
-        auto made = NcclBroadcaster::Create(
-            {.id = id, .rank = rank, .world_size = members + 1, .device = rank},
-            absl::Now() + absl::Minutes(1));
-        EXPECT_TRUE(made.ok()) << made.status();
-        group->ranks_[static_cast<size_t>(rank)] = *std::move(made);
+    for (const std::unique_ptr<Collective>& rank : ranks_) {
+      threads.emplace_back([&rank] {
+        const absl::Status formed = rank->Form(absl::Now() + absl::Minutes(1));
+        EXPECT_TRUE(formed.ok()) << formed;
       });
     }
     for (std::thread& thread : threads) thread.join();
-    return group;
   }
   BroadcastRoot* root() override { return ranks_[0].get(); }
   BroadcastMember* member(int number) override {
@@ -102,8 +101,29 @@ class NcclGroup final : public Group {
   }
 
  private:
-  std::vector<std::unique_ptr<NcclBroadcaster>> ranks_;
+  const std::vector<std::unique_ptr<CollectiveBackEnd>> back_ends_;
+  std::vector<std::unique_ptr<Collective>> ranks_;
 };
+
+std::unique_ptr<Group> MakeSharedMemoryGroup(int members) {
+  std::vector<std::unique_ptr<CollectiveBackEnd>> back_ends;
+  for (int rank = 0; rank <= members; ++rank) {
+    back_ends.push_back(std::make_unique<SharedMemoryBackEnd>());
+  }
+  return std::make_unique<CollectiveGroup>(std::move(back_ends));
+}
+
+#ifdef TEMPER_HAVE_NCCL
+// Each rank has a device of its own.
+std::unique_ptr<Group> MakeNcclGroup(int members) {
+  int devices = 0;
+  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices <= members) return nullptr;
+  std::vector<std::unique_ptr<CollectiveBackEnd>> back_ends;
+  for (int rank = 0; rank <= members; ++rank) {
+    back_ends.push_back(std::make_unique<NcclBackEnd>(NcclOptions{.device = rank}));
+  }
+  return std::make_unique<CollectiveGroup>(std::move(back_ends));
+}
 #endif
 
 struct BackEnd {
@@ -115,9 +135,10 @@ struct BackEnd {
 std::vector<BackEnd> CompiledBackEnds() {
   std::vector<BackEnd> all = {
       {.name = "InProcess", .make = [](int n) { return std::make_unique<InProcessGroup>(n); }},
-      {.name = "Grpc", .make = [](int n) { return std::make_unique<GrpcGroup>(n); }}};
+      {.name = "Grpc", .make = [](int n) { return std::make_unique<GrpcGroup>(n); }},
+      {.name = "SharedMemory", .make = &MakeSharedMemoryGroup}};
 #ifdef TEMPER_HAVE_NCCL
-  all.push_back({"Nccl", &NcclGroup::Make, "a CUDA device for each rank"});
+  all.push_back({"Nccl", &MakeNcclGroup, "a CUDA device for each rank"});
 #endif
   return all;
 }

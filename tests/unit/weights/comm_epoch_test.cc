@@ -165,6 +165,27 @@ TEST(CommEpochTest, AnswersOfAnOlderEpochAreLateAndChangeNothing) {
   }
 }
 
+TEST(CommEpochTest, ForetellsTheEpochThatCarriesTheNextVersion) {
+  Machine machine;
+  EXPECT_EQ(CarryingEpoch(machine.state), 0u) << "nobody to send to";
+  machine.Join("a");
+  EXPECT_EQ(CarryingEpoch(machine.state), 1u);
+  machine.Out(1);
+  EXPECT_EQ(CarryingEpoch(machine.state), 1u) << "forming: the newest version goes first";
+  machine.Answer(Kind::kFormed);
+  EXPECT_EQ(CarryingEpoch(machine.state), 1u) << "broadcasting to the same members";
+  machine.Join("b");
+  EXPECT_EQ(CarryingEpoch(machine.state), 2u);
+  machine.Answer(Kind::kSent);
+  EXPECT_EQ(CarryingEpoch(machine.state), 2u) << "ready, other members";
+  const uint64_t foretold = CarryingEpoch(machine.state);
+  machine.Out(2);
+  machine.Answer(Kind::kAborted);
+  EXPECT_EQ(machine.Answer(Kind::kFormed).action.comm_epoch, foretold);
+  machine.Answer(Kind::kFailed);
+  EXPECT_EQ(CarryingEpoch(machine.state), 3u) << "aborting";
+}
+
 // One run of the machine on a communicator with faults, joins, leaves and versions, all drawn from
 // the seed, and at the end a healthy communicator.
 class FaultyRun {
