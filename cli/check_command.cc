@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/noise_warnings.h"
 #include "cli/recipe_arguments.h"
+#include "cli/run_session.h"
 #include "model/io/loader.h"
 #include "services/base/status_macros.h"
 #include "services/config/derived.h"
@@ -55,7 +56,7 @@ absl::Status Check(RecipeArguments* arguments) {
   for (const config::IdleField& idle : config::IdleFields(config)) {
     std::printf("# warning: %s: %s\n", idle.key.c_str(), idle.why.c_str());
   }
-  for (const std::string& line : config::Unbuilt(config)) std::printf("# %s\n", line.c_str());
+  for (const std::string& line : Lacking(config)) std::printf("# %s\n", line.c_str());
   return absl::OkStatus();
 }
 

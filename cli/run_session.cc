@@ -14,6 +14,7 @@
 #include "services/base/status_macros.h"
 #include "services/config/noise_plan.h"
 #include "services/config/run_config.h"
+#include "weights/back_end.h"
 
 namespace temper::cli {
 namespace {
@@ -64,9 +65,16 @@ void PrintSummary(const std::string& run_dir, Console* console) {
 
 }  // namespace
 
+std::vector<std::string> Lacking(const v1::RunConfig& config) {
+  std::vector<std::string> lines = config::Unbuilt(config);
+  const absl::Status broadcaster = weights::CheckBroadcaster(config.weights().broadcaster());
+  if (!broadcaster.ok()) lines.emplace_back(broadcaster.message());
+  return lines;
+}
+
 absl::Status CheckRunnable(const v1::RunConfig& config) {
-  const std::vector<std::string> unbuilt = config::Unbuilt(config);
-  if (!unbuilt.empty()) return absl::InvalidArgumentError(absl::StrJoin(unbuilt, "\n"));
+  const std::vector<std::string> lacking = Lacking(config);
+  if (!lacking.empty()) return absl::InvalidArgumentError(absl::StrJoin(lacking, "\n"));
   if (config.dataset().name() == "gsm8k") {
     for (const char* file : {"train.jsonl", "test.jsonl"}) {
       const std::string path = absl::StrCat(config.dataset().path(), "/", file);

@@ -38,7 +38,21 @@ LearnerMetrics::LearnerMetrics(metrics::MetricsRegistry* r)
       tokens_trained(
           r->AddCounter("temper_learner_tokens_trained_total", "Completion tokens in the loss.")),
       steps_skipped(r->AddCounter("temper_learner_steps_skipped_total",
-                                  "Steps closed without a change of weights.")) {}
+                                  "Steps closed without a change of weights.")),
+      broadcast_groups(
+          r->AddCounter("temper_learner_broadcast_groups_total", "Broadcast groups that formed.")),
+      broadcast_members(r->AddGauge("temper_learner_broadcast_members",
+                                    "Workers in the broadcast group; 0 without one.")),
+      broadcast_seconds(r->AddHistogram("temper_learner_broadcast_seconds",
+                                        "From the start of a broadcast until every member has "
+                                        "taken it.")) {}
+
+void LearnerMetrics::Broadcast(std::string_view outcome) {
+  registry
+      ->AddCounter("temper_learner_broadcasts_total", "Broadcasts of a version, by outcome.",
+                   {{"outcome", std::string(outcome)}})
+      .Increment();
+}
 
 void LearnerMetrics::Submitted(std::string_view verdict) {
   registry

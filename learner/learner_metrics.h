@@ -15,6 +15,8 @@ struct LearnerMetrics {
 
   // Counts one answered submit. verdict: as VerdictName.
   void Submitted(std::string_view verdict);
+  // Counts one broadcast, or a group that did not form. outcome: of learner/broadcast_policy.h.
+  void Broadcast(std::string_view outcome);
   // Adds a step's counts and shows its achieved scales, by phase and direction.
   void CountNoise(const numerics::NoiseCounters& counters);
   // Shows what a probe found, by term; a probe without tokens leaves what stands there.
@@ -41,6 +43,9 @@ struct LearnerMetrics {
   metrics::Histogram& checkpoint_seconds;
   metrics::Counter& tokens_trained;
   metrics::Counter& steps_skipped;
+  metrics::Counter& broadcast_groups;
+  metrics::Gauge& broadcast_members;
+  metrics::Histogram& broadcast_seconds;
 };
 
 }  // namespace temper::learner

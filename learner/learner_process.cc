@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "learner/broadcast_lead.h"
 #include "learner/checkpoint.h"
 #include "learner/learner_metrics.h"
 #include "learner/learner_options.h"
@@ -162,6 +163,14 @@ absl::Status LearnerProcess::OpenTimeline() {
 }
 
 absl::Status LearnerProcess::Train() {
+  TEMPER_ASSIGN_OR_RETURN(const std::unique_ptr<weights::GroupRunner> group,
+                          LeadBroadcasts({.run_id = membership_->run_id(),
+                                          .timeline = timeline_,
+                                          .incarnation = membership_->incarnation(),
+                                          .config = membership_->join_reply().config().weights(),
+                                          .membership = membership_.get(),
+                                          .orchestrator = orchestrator_.get(),
+                                          .metrics = &metrics_}));
   Publisher publisher({.run_id = membership_->run_id(),
                        .timeline = timeline_,
                        .incarnation = membership_->incarnation(),
@@ -169,7 +178,7 @@ absl::Status LearnerProcess::Train() {
                        .noise_id = options_.noise_id,
                        .aqn = options_.aqn,
                        .bucket_bytes = options_.bucket_bytes},
-                      &source_, orchestrator_.get());
+                      &source_, orchestrator_.get(), group.get());
   StepLoop loop({.options = &options_,
                  .run_id = membership_->run_id(),
                  .timeline = timeline_,

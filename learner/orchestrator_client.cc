@@ -67,6 +67,20 @@ absl::StatusOr<v1::PublishManifestReply> OrchestratorClient::PublishManifest(
   return reply;
 }
 
+absl::Status OrchestratorClient::FormBroadcastGroup(const v1::FormBroadcastGroupRequest& request,
+                                                    absl::Time deadline) {
+  v1::FormBroadcastGroupReply reply;
+  return rpc::CallUnary(stub_.get(), &Stub::FormBroadcastGroup, request, &reply,
+                        Call("FormBroadcastGroup", deadline));
+}
+
+absl::Status OrchestratorClient::EndBroadcastGroup(const v1::EndBroadcastGroupRequest& request,
+                                                   absl::Time deadline) {
+  v1::EndBroadcastGroupReply reply;
+  return rpc::CallUnary(stub_.get(), &Stub::EndBroadcastGroup, request, &reply,
+                        Call("EndBroadcastGroup", deadline));
+}
+
 absl::Status OrchestratorClient::StopRun(const v1::StopRunRequest& request, absl::Time deadline) {
   v1::StopRunReply reply;
   // Said while stopping, so a raised stop must not cancel it.

@@ -37,6 +37,10 @@ class OrchestratorClient final : public OrchestratorLink {
                                                  absl::Time deadline) override;
   absl::StatusOr<v1::PublishManifestReply> PublishManifest(
       const v1::PublishManifestRequest& request, absl::Time deadline) override;
+  absl::Status FormBroadcastGroup(const v1::FormBroadcastGroupRequest& request,
+                                  absl::Time deadline) override;
+  absl::Status EndBroadcastGroup(const v1::EndBroadcastGroupRequest& request,
+                                 absl::Time deadline) override;
   absl::Status StopRun(const v1::StopRunRequest& request, absl::Time deadline) override;
 
  private:

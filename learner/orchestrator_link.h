@@ -28,6 +28,11 @@ class OrchestratorLink {
   // Also Unavailable while an evaluation holds the versions still.
   virtual absl::StatusOr<v1::PublishManifestReply> PublishManifest(
       const v1::PublishManifestRequest& request, absl::Time deadline) = 0;
+  // A broadcast group is announced, an epoch is over. Also Aborted for a late epoch.
+  virtual absl::Status FormBroadcastGroup(const v1::FormBroadcastGroupRequest& request,
+                                          absl::Time deadline) = 0;
+  virtual absl::Status EndBroadcastGroup(const v1::EndBroadcastGroupRequest& request,
+                                         absl::Time deadline) = 0;
   virtual absl::Status StopRun(const v1::StopRunRequest& request, absl::Time deadline) = 0;
 };
 

@@ -35,12 +35,15 @@ absl::StatusOr<std::shared_ptr<const weights::WeightVersion>> Publisher::Build(
 absl::StatusOr<v1::RunState> Publisher::Publish(
     std::shared_ptr<const weights::WeightVersion> version) {
   const absl::Time deadline = absl::Now() + options_.patience;
+  if (group_ != nullptr) version = version->WithCommEpoch(group_->CarryingEpoch());
   v1::PublishManifestRequest request;
   *request.mutable_manifest() = version->manifest();
   request.set_learner_incarnation(options_.incarnation);
-  TEMPER_RETURN_IF_ERROR(root_->Send(std::move(version), deadline));
+  TEMPER_RETURN_IF_ERROR(root_->Send(version, deadline));
   TEMPER_ASSIGN_OR_RETURN(const v1::PublishManifestReply reply,
                           orchestrator_->PublishManifest(request, deadline));
+  // Not before: members come for a version once they have its manifest.
+  if (group_ != nullptr) group_->VersionOut(std::move(version));
   return reply.state();
 }
 

@@ -14,6 +14,7 @@
 #include "model/io/tensor_data.h"
 #include "numerics/aqn.h"
 #include "weights/broadcaster.h"
+#include "weights/group_runner.h"
 #include "weights/weight_version.h"
 
 namespace temper::learner {
@@ -33,8 +34,11 @@ struct PublisherOptions {
 // Thread-compatible. What it points to outlives it.
 class Publisher final {
  public:
-  Publisher(PublisherOptions options, weights::BroadcastRoot* root, OrchestratorLink* orchestrator)
-      : options_(std::move(options)), root_(root), orchestrator_(orchestrator) {}
+  // root: the shelf that workers pull from. group: broadcasts to those that are in a group; null
+  // where there is none.
+  Publisher(PublisherOptions options, weights::BroadcastRoot* root, OrchestratorLink* orchestrator,
+            weights::GroupRunner* group = nullptr)
+      : options_(std::move(options)), root_(root), orchestrator_(orchestrator), group_(group) {}
 
   // Copies the weights into buckets and hashes them; its manifest holds base_weights_hash and the
   // AQN of versions sampled by it. tensors: exactly ExpectedTensors(config), float32.
@@ -43,14 +47,16 @@ class Publisher final {
       const model::TensorViewMap& tensors) const;
 
   // Puts the bytes where workers find them, then makes the manifest known: from then on the version
-  // is out. Waits while an evaluation holds it back. Errors: DeadlineExceeded or Unavailable after
-  // `patience`; Cancelled after a stop; Aborted for another timeline.
+  // is out. Waits while an evaluation holds it back, never for a broadcast. Errors:
+  // DeadlineExceeded or Unavailable after `patience`; Cancelled after a stop; Aborted for another
+  // timeline.
   absl::StatusOr<v1::RunState> Publish(std::shared_ptr<const weights::WeightVersion> version);
 
  private:
   const PublisherOptions options_;
   weights::BroadcastRoot* const root_;
   OrchestratorLink* const orchestrator_;
+  weights::GroupRunner* const group_;
 };
 
 }  // namespace temper::learner

@@ -44,6 +44,9 @@ v1::Peer PeerOf(const Member& member, bool healthy) {
   peer.set_address(member.address);
   peer.set_metrics_address(member.metrics_address);
   peer.set_healthy(healthy);
+  peer.set_incarnation(member.incarnation);
+  peer.set_host(member.host);
+  peer.set_has_version(member.has_version);
   return peer;
 }
 

@@ -226,13 +226,15 @@ absl::Status Coordinator::Heartbeat(const v1::HeartbeatRequest& request,
   reply->set_drain(ended_ != Ended::kNo);
   reply->set_timeline(ledger_->timeline());
   reply->set_has_version(!manifests_.empty());
-  if (!manifests_.empty()) {
-    reply->set_latest_version(manifests_.rbegin()->first);
-    reply->set_comm_epoch(manifests_.rbegin()->second.comm_epoch());
-  }
+  if (!manifests_.empty()) reply->set_latest_version(manifests_.rbegin()->first);
+  reply->set_comm_epoch(groups_.current_epoch());
+  reply->set_ended_comm_epoch(groups_.ended);
   const bool supervisor = member->role == Role::kSupervisor;
+  const bool learner = member->role == Role::kLearner;
   for (v1::Peer& peer : Peers(now)) {
-    if (supervisor || peer.role() == v1::ROLE_REWARD_SERVER || peer.role() == v1::ROLE_LEARNER) {
+    const bool server = peer.role() == v1::ROLE_REWARD_SERVER || peer.role() == v1::ROLE_LEARNER;
+    // The learner leads the broadcast group, whose members are those workers that are alive.
+    if (supervisor || server || (learner && peer.role() == v1::ROLE_ROLLOUT_WORKER)) {
       *reply->add_peers() = std::move(peer);
     }
   }

@@ -18,6 +18,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "orchestrator/acknowledgement.h"
+#include "orchestrator/broadcast_group.h"
 #include "orchestrator/eval_ledger.h"
 #include "orchestrator/lease_policy.h"
 #include "orchestrator/ledger.h"
@@ -76,6 +77,12 @@ class Coordinator final {
   absl::Status CommitStep(const v1::CommitStepRequest& request, v1::CommitStepReply* reply);
   absl::Status PublishManifest(const v1::PublishManifestRequest& request,
                                v1::PublishManifestReply* reply);
+  absl::Status FormBroadcastGroup(const v1::FormBroadcastGroupRequest& request,
+                                  v1::FormBroadcastGroupReply* reply);
+  absl::Status EndBroadcastGroup(const v1::EndBroadcastGroupRequest& request,
+                                 v1::EndBroadcastGroupReply* reply);
+  absl::Status GetBroadcastGroup(const v1::GetBroadcastGroupRequest& request,
+                                 v1::GetBroadcastGroupReply* reply);
 
   absl::Status GetStatus(const v1::GetStatusRequest& request, v1::GetStatusReply* reply);
   absl::Status SetDesired(const v1::SetDesiredRequest& request, v1::SetDesiredReply* reply);
@@ -110,6 +117,7 @@ class Coordinator final {
   absl::StatusOr<Member*> CheckMember(const std::string& run_id, const std::string& member_id,
                                       uint64_t incarnation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckLearner(uint64_t incarnation) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckTimeline(uint64_t timeline) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   v1::RunState State() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsComplete() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -162,6 +170,7 @@ class Coordinator final {
   uint64_t learner_incarnation_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<uint64_t, v1::Manifest> manifests_ ABSL_GUARDED_BY(mutex_);  // of this timeline
   std::map<uint64_t, Acknowledgement> first_acknowledged_ ABSL_GUARDED_BY(mutex_);
+  BroadcastGroups groups_ ABSL_GUARDED_BY(mutex_);           // of this timeline
   std::set<uint64_t> items_let_go_ ABSL_GUARDED_BY(mutex_);  // see AcquireWork
   absl::Time started_at_ ABSL_GUARDED_BY(mutex_);            // the run, not this process
   absl::Time worker_seen_ ABSL_GUARDED_BY(mutex_);  // last moment with a worker, or no need

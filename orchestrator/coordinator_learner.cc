@@ -185,6 +185,7 @@ absl::Status Coordinator::BeginTimeline(const v1::BeginTimelineRequest& request,
   learner_incarnation_ = request.incarnation();
   manifests_.clear();
   first_acknowledged_.clear();
+  groups_ = {};
   items_let_go_.clear();
   options_.files->RewindMetrics(request.resume_step(), next);
   options_.files->Event("timeline_begun", {{"timeline", next},

@@ -106,4 +106,22 @@ Reactor* OrchestratorService::GetStatus(Context* context, const v1::GetStatusReq
   return Look(context, "GetStatus", &Coordinator::GetStatus, request, reply);
 }
 
+Reactor* OrchestratorService::FormBroadcastGroup(Context* context,
+                                                 const v1::FormBroadcastGroupRequest* request,
+                                                 v1::FormBroadcastGroupReply* reply) {
+  return Look(context, "FormBroadcastGroup", &Coordinator::FormBroadcastGroup, request, reply);
+}
+
+Reactor* OrchestratorService::EndBroadcastGroup(Context* context,
+                                                const v1::EndBroadcastGroupRequest* request,
+                                                v1::EndBroadcastGroupReply* reply) {
+  return Look(context, "EndBroadcastGroup", &Coordinator::EndBroadcastGroup, request, reply);
+}
+
+Reactor* OrchestratorService::GetBroadcastGroup(Context* context,
+                                                const v1::GetBroadcastGroupRequest* request,
+                                                v1::GetBroadcastGroupReply* reply) {
+  return Look(context, "GetBroadcastGroup", &Coordinator::GetBroadcastGroup, request, reply);
+}
+
 }  // namespace temper::orchestrator

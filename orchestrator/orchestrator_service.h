@@ -42,6 +42,12 @@ class OrchestratorService final : public v1::OrchestratorService::CallbackServic
   Reactor* CommitStep(Context*, const v1::CommitStepRequest*, v1::CommitStepReply*) override;
   Reactor* PublishManifest(Context*, const v1::PublishManifestRequest*,
                            v1::PublishManifestReply*) override;
+  Reactor* FormBroadcastGroup(Context*, const v1::FormBroadcastGroupRequest*,
+                              v1::FormBroadcastGroupReply*) override;
+  Reactor* EndBroadcastGroup(Context*, const v1::EndBroadcastGroupRequest*,
+                             v1::EndBroadcastGroupReply*) override;
+  Reactor* GetBroadcastGroup(Context*, const v1::GetBroadcastGroupRequest*,
+                             v1::GetBroadcastGroupReply*) override;
   Reactor* GetStatus(Context*, const v1::GetStatusRequest*, v1::GetStatusReply*) override;
   Reactor* SetDesired(Context*, const v1::SetDesiredRequest*, v1::SetDesiredReply*) override;
   Reactor* StopRun(Context*, const v1::StopRunRequest*, v1::StopRunReply*) override;

@@ -4,6 +4,7 @@
 // the run.
 
 #include <memory>
+#include <utility>
 
 #include "rollout_worker/engine_sampler.h"
 #include "rollout_worker/run_setup.h"
@@ -14,6 +15,7 @@
 #include "services/member/membership_client.h"
 #include "services/member/process.h"
 #include "services/metrics/http_endpoint.h"
+#include "weights/back_end.h"
 
 namespace temper::rollout_worker {
 namespace {
@@ -48,11 +50,14 @@ absl::Status Serve(const member::ProcessFlags& flags) {
   TEMPER_ASSIGN_OR_RETURN(const std::unique_ptr<RunSetup> setup,
                           LoadRunSetup(membership->run_id(), membership->join_reply().config()));
   TEMPER_ASSIGN_OR_RETURN(const std::unique_ptr<Sampler> sampler, MakeEngineSampler(*setup));
+  TEMPER_ASSIGN_OR_RETURN(std::shared_ptr<weights::CollectiveBackEnd> back_end,
+                          weights::MakeBackEnd(setup->config.weights().broadcaster()));
   RolloutWorker worker({.membership = membership.get(),
                         .setup = setup.get(),
                         .sampler = sampler.get(),
                         .registry = &registry,
                         .rpc_metrics = &rpc_metrics,
+                        .back_end = std::move(back_end),
                         .tls = flags.tls,
                         .stop = &stop});
   return worker.Run();

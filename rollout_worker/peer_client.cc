@@ -83,6 +83,26 @@ absl::StatusOr<v1::AcknowledgeWeightsReply> PeerClient::AcknowledgeWeights(
   return reply;
 }
 
+absl::StatusOr<v1::GetBroadcastGroupReply> PeerClient::GetBroadcastGroup(uint64_t timeline,
+                                                                         uint64_t comm_epoch,
+                                                                         absl::Time deadline) {
+  v1::GetBroadcastGroupRequest request;
+  request.set_run_id(options_.run_id);
+  request.set_timeline(timeline);
+  request.set_member_id(options_.member_id);
+  request.set_incarnation(options_.incarnation);
+  request.set_comm_epoch(comm_epoch);
+  v1::GetBroadcastGroupReply reply;
+  rpc::CallOptions options = Call("GetBroadcastGroup", kControlTimeout, 1'000'000);
+  options.deadline = deadline;  // ends the attempts
+  options.retry.initial_backoff = absl::Milliseconds(5);
+  options.retry.max_backoff = absl::Milliseconds(50);
+  TEMPER_RETURN_IF_ERROR(rpc::CallUnary(orchestrator_.get(),
+                                        &v1::OrchestratorService::Stub::GetBroadcastGroup, request,
+                                        &reply, options));
+  return reply;
+}
+
 absl::Status PeerClient::CompleteWork(v1::CompleteWorkRequest request) {
   request.set_run_id(options_.run_id);
   request.set_member_id(options_.member_id);

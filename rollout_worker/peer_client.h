@@ -41,6 +41,11 @@ class PeerClient final {
   absl::StatusOr<v1::Manifest> GetManifest(uint64_t timeline, uint64_t version);
   absl::StatusOr<v1::AcknowledgeWeightsReply> AcknowledgeWeights(
       v1::AcknowledgeWeightsRequest request);
+  // How to meet the broadcast group of an epoch; asked again until `deadline` while it is not
+  // announced. Errors: those of the proto.
+  absl::StatusOr<v1::GetBroadcastGroupReply> GetBroadcastGroup(uint64_t timeline,
+                                                               uint64_t comm_epoch,
+                                                               absl::Time deadline);
   // Tried again for up to ten seconds: a lost report costs the whole item or holds a slot until the
   // lease ends.
   absl::Status CompleteWork(v1::CompleteWorkRequest request);

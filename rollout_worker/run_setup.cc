@@ -1,7 +1,5 @@
 #include "rollout_worker/run_setup.h"
 
-#include <unistd.h>
-
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,16 +7,9 @@
 #include "services/base/files.h"
 #include "services/base/status_macros.h"
 #include "services/config/noise_plan.h"
+#include "services/member/membership_client.h"
 
 namespace temper::rollout_worker {
-namespace {
-
-std::string HostName() {
-  char name[256] = {};
-  return gethostname(name, sizeof(name) - 1) == 0 ? std::string(name) : "this host";
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<RunSetup>> MakeRunSetup(std::string run_id, v1::RunConfig config,
                                                        model::ModelConfig model,
@@ -51,7 +42,7 @@ absl::StatusOr<std::unique_ptr<RunSetup>> LoadRunSetup(std::string run_id, v1::R
   const std::string path = config.model().path();
   if (!base::PathExists(path)) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "model.path: ", path, " does not exist on ", HostName(),
+        "model.path: ", path, " does not exist on ", member::HostName(),
         "; a worker reads the tokenizer and the architecture there: copy or mount the model"));
   }
   TEMPER_ASSIGN_OR_RETURN(model::ModelConfig model, model::LoadModelConfig(path));

@@ -28,7 +28,13 @@ std::string NameOf(const std::optional<VersionKey>& key) {
 }  // namespace
 
 WeightsKeeper::WeightsKeeper(WeightsKeeperOptions options)
-    : options_(std::move(options)), pull_({.tls = options_.tls}) {}
+    : options_(std::move(options)),
+      pull_({.tls = options_.tls}),
+      seat_(options_.back_end == nullptr ? nullptr
+                                         : std::make_unique<BroadcastSeat>(BroadcastSeatOptions{
+                                               .back_end = options_.back_end,
+                                               .membership = options_.membership,
+                                               .peers = options_.peers})) {}
 
 WeightsKeeper::~WeightsKeeper() { Stop(); }
 
@@ -38,6 +44,7 @@ void WeightsKeeper::Start() {
 
 void WeightsKeeper::Stop() {
   pull_.Abort("the worker stops");
+  if (seat_ != nullptr) seat_->Abort("the worker stops");
   {
     absl::MutexLock lock(&mutex_);
     halted_ = true;
@@ -165,6 +172,13 @@ absl::Status WeightsKeeper::Fetch(const VersionKey& wanted) {
         "version ", wanted.version, " was published under noise id ", manifest.noise_id(),
         ", this worker's configuration gives ", options_.setup->noise_id));
   }
+  TEMPER_ASSIGN_OR_RETURN(const std::shared_ptr<const weights::WeightVersion> version,
+                          Bring(wanted, manifest));
+  return InstallAndAcknowledge(*version);
+}
+
+absl::StatusOr<std::shared_ptr<const weights::WeightVersion>> WeightsKeeper::Bring(
+    const VersionKey& wanted, const v1::Manifest& manifest) {
   const absl::Time begun = absl::Now();
   const absl::Duration limit =
       absl::Seconds(options_.setup->config.weights().broadcast_timeout_seconds());
@@ -172,12 +186,22 @@ absl::Status WeightsKeeper::Fetch(const VersionKey& wanted) {
     const member::MembershipView view = options_.membership->view();
     return NextFetch(view.timeline, view.latest_version, Held()).fetch != wanted;
   };
+  const bool seated = seat_ != nullptr && !seat_->HasLeft(manifest);
+  bool by_broadcast = false;
+  // A broadcast that fails at its deadline leaves as much time for the pull.
   TEMPER_ASSIGN_OR_RETURN(
-      const std::shared_ptr<const weights::WeightVersion> version,
-      weights::ReceiveVersion(manifest, begun + limit,
-                              {.catch_up = &pull_, .stop = options_.halt, .overtaken = overtaken}));
+      std::shared_ptr<const weights::WeightVersion> version,
+      weights::ReceiveVersion(manifest, begun + (seated ? 2 * limit : limit),
+                              {.broadcast = seated ? seat_.get() : nullptr,
+                               .catch_up = &pull_,
+                               .comm_epoch = manifest.comm_epoch(),  // the seat is of any epoch
+                               .broadcast_timeout = limit,
+                               .by_broadcast = &by_broadcast,
+                               .stop = options_.halt,
+                               .overtaken = overtaken}));
   options_.metrics->weights_pull_seconds.Observe(absl::ToDoubleSeconds(absl::Now() - begun));
-  return InstallAndAcknowledge(*version);
+  options_.metrics->CountReceived(by_broadcast ? "broadcast" : "pull");
+  return version;
 }
 
 absl::Status WeightsKeeper::InstallAndAcknowledge(const weights::WeightVersion& version) {

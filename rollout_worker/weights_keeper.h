@@ -1,7 +1,7 @@
 #pragma once
 
-// Keeps the sampler on the newest weight version: a thread that hears of versions, pulls, verifies,
-// installs and acknowledges them. Generation goes on meanwhile.
+// Keeps the sampler on the newest weight version: a thread that hears of versions, brings,
+// verifies, installs and acknowledges them. Generation goes on meanwhile.
 
 #include <memory>
 #include <optional>
@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "rollout_worker/broadcast_seat.h"
 #include "rollout_worker/peer_client.h"
 #include "rollout_worker/run_setup.h"
 #include "rollout_worker/sampler.h"
@@ -29,6 +30,7 @@ struct WeightsKeeperOptions {
   PeerClient* peers = nullptr;
   Sampler* sampler = nullptr;
   WorkerMetrics* metrics = nullptr;
+  std::shared_ptr<weights::CollectiveBackEnd> back_end;  // of broadcast groups; null: all is pulled
   rpc::TlsOptions tls;
   // Raised by the owner to end the thread, and by the keeper when it cannot go on (see failure()).
   base::StopToken* halt = nullptr;
@@ -38,7 +40,8 @@ struct WeightsKeeperOptions {
 // ends the thread: the owner raises `halt` first.
 //
 // A version is sampled with only between its acknowledgement and its successor's installation:
-//   hear -> pull (deadline, three tries of the hash) -> install into the engine's shadow
+//   hear -> receive in a broadcast group, or pull (deadlines, three tries of the hash) -> install
+//   into the engine's shadow
 //        -> acknowledge -> held
 // An exact lease (synchronous training, evaluation) holds installation back while it generates.
 class WeightsKeeper final {
@@ -81,6 +84,8 @@ class WeightsKeeper final {
   void Run();
   // Brings, installs and acknowledges one version. Errors end this try only, or (see failure) all.
   absl::Status Fetch(const VersionKey& wanted);
+  absl::StatusOr<std::shared_ptr<const weights::WeightVersion>> Bring(const VersionKey& wanted,
+                                                                      const v1::Manifest& manifest);
   absl::Status InstallAndAcknowledge(const weights::WeightVersion& version);
   absl::Status Acknowledge(const weights::WeightVersion& version,
                            const numerics::AqnReport& report);
@@ -92,7 +97,8 @@ class WeightsKeeper final {
 
   const WeightsKeeperOptions options_;
   weights::WeightClient pull_;
-  std::thread thread_;                 // runs Run
+  const std::unique_ptr<BroadcastSeat> seat_;  // null: all is pulled
+  std::thread thread_;                         // runs Run
   std::optional<VersionKey> refused_;  // whose acknowledgement was refused last; the thread's own
   int refusals_ = 0;                   // of that version
   uint64_t rejoins_ = 0;               // the membership's, when last looked at; the thread's own

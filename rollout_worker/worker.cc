@@ -38,6 +38,7 @@ RolloutWorker::RolloutWorker(const WorkerOptions& options)
                .peers = &peers_,
                .sampler = options.sampler,
                .metrics = &metrics_,
+               .back_end = options.back_end,
                .tls = options.tls,
                .halt = options.stop}),
       delivery_({.setup = options.setup,

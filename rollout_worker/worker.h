@@ -2,7 +2,7 @@
 
 // The rollout worker: three threads around one engine.
 //
-//   weights   hears of a version, pulls, verifies, installs, acknowledges        (WeightsKeeper)
+//   weights   hears of a version, brings it, verifies, installs, acknowledges    (WeightsKeeper)
 //   work      acquires a lease and generates it                                  (RolloutWorker)
 //   delivery  scores, submits and completes the lease generated before           (Delivery)
 //
@@ -34,7 +34,8 @@ struct WorkerOptions {
   const RunSetup* setup = nullptr;
   Sampler* sampler = nullptr;
   metrics::MetricsRegistry* registry = nullptr;
-  rpc::RpcMetrics* rpc_metrics = nullptr;  // may be null
+  rpc::RpcMetrics* rpc_metrics = nullptr;                // may be null
+  std::shared_ptr<weights::CollectiveBackEnd> back_end;  // of broadcast groups; null: all is pulled
   rpc::TlsOptions tls;
   // Ends the worker: raised by a signal, by the membership when the run is over or the orchestrator
   // asks to drain (MembershipOptions::leave_signal), or by the worker itself when it cannot go on.

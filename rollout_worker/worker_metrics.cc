@@ -30,4 +30,11 @@ void WorkerMetrics::CountGroup(const std::string& outcome) {
       .Increment();
 }
 
+void WorkerMetrics::CountReceived(const std::string& way) {
+  registry
+      ->AddCounter("temper_rollout_weights_received_total", "Weight versions by how they came.",
+                   {{"way", way}})
+      .Increment();
+}
+
 }  // namespace temper::rollout_worker

@@ -15,6 +15,9 @@ struct WorkerMetrics {
   // evaluation item.
   void CountGroup(const std::string& outcome);
 
+  // Weight versions by how they came: broadcast, pull.
+  void CountReceived(const std::string& way);
+
   metrics::Counter& tokens;
   metrics::Histogram& generate_seconds;
   metrics::Histogram& score_seconds;

@@ -163,7 +163,7 @@ void CheckServices(const v1::RunConfig& c, Mistakes* m) {
   m->InRange("eval.temperature", c.eval().temperature(), 0, 10);
   m->InRange("eval.max_completion_tokens", c.eval().max_completion_tokens(), 1, 1 << 20);
   for (const double scale : c.eval().error_scales()) m->InRange("eval.error_scales", scale, 0, 10);
-  m->OneOf("weights.broadcaster", c.weights().broadcaster(), {"grpc", "nccl"});
+  m->OneOf("weights.broadcaster", c.weights().broadcaster(), {"grpc", "shared_memory", "nccl"});
   m->InRange("weights.bucket_bytes", static_cast<double>(c.weights().bucket_bytes()), 1 << 10,
              1LL << 32);
   m->InRange("weights.chunk_bytes", c.weights().chunk_bytes(), 1 << 10, 3 << 20);
@@ -216,7 +216,6 @@ std::vector<std::string> Unbuilt(const v1::RunConfig& config) {
   note(t.dapo().kl_coefficient() != 0, "trainer.dapo.kl_coefficient above 0 (a reference model)");
   note(config.rollout().device() == "cuda" || t.device() == "cuda", "device cuda");
   note(config.rollout().kv_after_swap() == "recompute", "rollout.kv_after_swap recompute");
-  note(config.weights().broadcaster() == "nccl", "weights.broadcaster nccl (needs GPUs)");
   return lines;
 }
 

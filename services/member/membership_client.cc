@@ -18,12 +18,6 @@ namespace {
 constexpr absl::Duration kShortestInterval = absl::Milliseconds(50);
 constexpr absl::Duration kLongestInterval = absl::Minutes(1);
 
-std::string HostName() {
-  char name[256] = {};
-  if (gethostname(name, sizeof(name) - 1) != 0) return "unknown-host";
-  return name;
-}
-
 v1::JoinRequest MakeJoinRequest(const MembershipOptions& options) {
   v1::JoinRequest request;
   request.set_role(options.role);
@@ -59,9 +53,9 @@ bool SamePeers(const std::vector<v1::Peer>& a, const std::vector<v1::Peer>& b) {
 bool SameView(const MembershipView& a, const MembershipView& b) {
   return a.state == b.state && a.state_reason == b.state_reason && a.timeline == b.timeline &&
          a.latest_version == b.latest_version && a.comm_epoch == b.comm_epoch &&
-         SamePeers(a.peers, b.peers) && a.desired == b.desired && a.rejoins == b.rejoins &&
-         a.connected == b.connected && a.leave == b.leave && a.leave_reason == b.leave_reason &&
-         a.end == b.end;
+         a.ended_comm_epoch == b.ended_comm_epoch && SamePeers(a.peers, b.peers) &&
+         a.desired == b.desired && a.rejoins == b.rejoins && a.connected == b.connected &&
+         a.leave == b.leave && a.leave_reason == b.leave_reason && a.end == b.end;
 }
 
 // Tries Join until it is answered, refused, or the time is up.
@@ -96,6 +90,12 @@ std::vector<std::string> PeerAddresses(const MembershipView& view, v1::Role role
   std::vector<std::string> addresses;
   for (auto& [member_id, address] : by_member) addresses.push_back(std::move(address));
   return addresses;
+}
+
+std::string HostName() {
+  char name[256] = {};
+  if (gethostname(name, sizeof(name) - 1) != 0) return "unknown-host";
+  return name;
 }
 
 std::string DefaultMemberId(v1::Role role) {
@@ -263,6 +263,7 @@ void MembershipClient::RecordReply(const v1::HeartbeatReply& reply) {
   changed.latest_version.reset();
   if (reply.has_version()) changed.latest_version = reply.latest_version();
   changed.comm_epoch = reply.comm_epoch();
+  changed.ended_comm_epoch = reply.ended_comm_epoch();
   changed.peers.assign(reply.peers().begin(), reply.peers().end());
   changed.desired = {reply.desired().begin(), reply.desired().end()};
   Obey(DecideAfterReply(reply), &changed);

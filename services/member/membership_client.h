@@ -50,6 +50,7 @@ struct MembershipView {
   uint64_t timeline = 0;                    // 0: no learner yet
   std::optional<uint64_t> latest_version;   // newest version that is out
   uint64_t comm_epoch = 0;                  // 0: none
+  uint64_t ended_comm_epoch = 0;            // this one and all before it are over
   std::vector<v1::Peer> peers;              // reward servers and the learner
   std::map<std::string, uint32_t> desired;  // to the supervisor: role name -> count
   uint64_t rejoins = 0;                     // times the orchestrator had forgotten us
@@ -61,6 +62,9 @@ struct MembershipView {
 
 // gRPC addresses of the peers of a role: the healthy ones, in order of member_id.
 std::vector<std::string> PeerAddresses(const MembershipView& view, v1::Role role);
+
+// The name of this host, as JoinRequest says it.
+std::string HostName();
 
 // "rollout_worker-<host>-<pid>"
 std::string DefaultMemberId(v1::Role role);

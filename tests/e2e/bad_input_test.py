@@ -101,6 +101,15 @@ class BadInput(RunTestCase):
         self.assertIn("mxfp4", checked.stdout)
         self.refused(USAGE, "mxfp4", arguments=("run", mxfp4, f"run_dir={self.folder}/mxfp4"))
 
+    def test_a_broadcaster_that_was_not_compiled_or_does_not_exist(self):
+        recipe, run_dir = self.recipe("broadcaster", {})
+        self.refused(USAGE, "shared_memory", "carrier_pigeon", arguments=(
+            "check", recipe, "weights.broadcaster=carrier_pigeon"))
+        if temper("check", recipe, "weights.broadcaster=nccl").stdout.count("has no NCCL") == 1:
+            self.refused(USAGE, "has no NCCL", arguments=(
+                "run", recipe, f"run_dir={run_dir}", "weights.broadcaster=nccl"))
+            self.assertFalse(run_dir.exists(), "nothing was written")
+
     def test_noise_that_would_do_nothing(self):
         recipe, run_dir = self.recipe(
             "no_noise", {"trainer": {"noisy_ops": {"target_layers": [17]}}})

@@ -77,6 +77,18 @@ absl::StatusOr<v1::PublishManifestReply> CoordinatorLink::PublishManifest(
   }
 }
 
+absl::Status CoordinatorLink::FormBroadcastGroup(const v1::FormBroadcastGroupRequest& request,
+                                                 absl::Time) {
+  v1::FormBroadcastGroupReply reply;
+  return coordinator_->FormBroadcastGroup(request, &reply);
+}
+
+absl::Status CoordinatorLink::EndBroadcastGroup(const v1::EndBroadcastGroupRequest& request,
+                                                absl::Time) {
+  v1::EndBroadcastGroupReply reply;
+  return coordinator_->EndBroadcastGroup(request, &reply);
+}
+
 absl::Status CoordinatorLink::StopRun(const v1::StopRunRequest& request, absl::Time) {
   v1::StopRunReply reply;
   return coordinator_->StopRun(request, &reply);

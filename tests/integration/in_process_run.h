@@ -61,6 +61,9 @@ class CoordinatorLink final : public learner::OrchestratorLink {
                                                  absl::Time deadline) override;
   absl::StatusOr<v1::PublishManifestReply> PublishManifest(
       const v1::PublishManifestRequest& request, absl::Time deadline) override;
+  absl::Status FormBroadcastGroup(const v1::FormBroadcastGroupRequest& request,
+                                  absl::Time) override;
+  absl::Status EndBroadcastGroup(const v1::EndBroadcastGroupRequest& request, absl::Time) override;
   absl::Status StopRun(const v1::StopRunRequest& request, absl::Time deadline) override;
 
  private:

@@ -96,6 +96,19 @@ class FakeOrchestrator final : public learner::OrchestratorLink {
     return reply;
   }
 
+  absl::Status FormBroadcastGroup(const v1::FormBroadcastGroupRequest& request,
+                                  absl::Time) override {
+    absl::MutexLock lock(&mutex_);
+    groups_.push_back(request);
+    return absl::OkStatus();
+  }
+
+  absl::Status EndBroadcastGroup(const v1::EndBroadcastGroupRequest& request, absl::Time) override {
+    absl::MutexLock lock(&mutex_);
+    ended_groups_.push_back(request);
+    return absl::OkStatus();
+  }
+
   absl::Status StopRun(const v1::StopRunRequest& request, absl::Time) override {
     absl::MutexLock lock(&mutex_);
     stops_.push_back(request);
@@ -106,6 +119,8 @@ class FakeOrchestrator final : public learner::OrchestratorLink {
   std::vector<v1::CommitStepRequest> commits() const { return Copy(commits_); }
   std::vector<v1::Manifest> manifests() const { return Copy(manifests_); }
   std::vector<v1::StopRunRequest> stops() const { return Copy(stops_); }
+  std::vector<v1::FormBroadcastGroupRequest> groups() const { return Copy(groups_); }
+  std::vector<v1::EndBroadcastGroupRequest> ended_groups() const { return Copy(ended_groups_); }
 
  private:
   template <typename T>
@@ -121,6 +136,8 @@ class FakeOrchestrator final : public learner::OrchestratorLink {
   std::vector<v1::CommitStepRequest> commits_;
   std::vector<v1::Manifest> manifests_;
   std::vector<v1::StopRunRequest> stops_;
+  std::vector<v1::FormBroadcastGroupRequest> groups_;
+  std::vector<v1::EndBroadcastGroupRequest> ended_groups_;
 };
 
 }  // namespace temper::testing

@@ -36,6 +36,8 @@ class FakeRun::Orchestrator final : public v1::OrchestratorService::CallbackServ
       run_->heard_.holding = {request->holding().begin(), request->holding().end()};
       reply->set_state(run_->state_);
       reply->set_timeline(run_->timeline_);
+      reply->set_comm_epoch(run_->comm_epoch_);
+      reply->set_ended_comm_epoch(run_->ended_comm_epoch_);
       if (run_->manifest_.has_value()) {
         reply->set_has_version(true);
         reply->set_latest_version(run_->manifest_->version());
@@ -121,6 +123,20 @@ class FakeRun::Orchestrator final : public v1::OrchestratorService::CallbackServ
     });
   }
 
+  grpc::ServerUnaryReactor* GetBroadcastGroup(grpc::CallbackServerContext* context,
+                                              const v1::GetBroadcastGroupRequest* request,
+                                              v1::GetBroadcastGroupReply* reply) override {
+    return rpc::Reply(context, nullptr, "GetBroadcastGroup", [&]() -> absl::Status {
+      absl::MutexLock lock(&run_->mutex_);
+      if (request->comm_epoch() <= run_->ended_comm_epoch_) return absl::AbortedError("over");
+      if (request->comm_epoch() != run_->comm_epoch_) return absl::UnavailableError("not yet");
+      run_->heard_.asked_for_group.push_back(*request);
+      if (run_->group_.world_size() == 0) return absl::NotFoundError("no seat");
+      *reply = run_->group_;
+      return absl::OkStatus();
+    });
+  }
+
  private:
   static void AddPeer(v1::HeartbeatReply* reply, v1::Role role, const std::string& name,
                       const std::string& address) {
@@ -195,7 +211,8 @@ FakeRun::~FakeRun() {
   reward_server_->Shutdown(absl::ZeroDuration());
 }
 
-void FakeRun::Publish(uint64_t timeline, uint64_t version, bool damage) {
+std::shared_ptr<const weights::WeightVersion> FakeRun::Publish(uint64_t timeline, uint64_t version,
+                                                               bool damage, uint64_t comm_epoch) {
   const float values[] = {1.0F, static_cast<float>(version)};
   const std::vector<weights::PublishedTensor> tensors = {
       {.spec = {"w", {2}, "float32"}, .bytes = std::as_bytes(std::span(values))}};
@@ -204,15 +221,31 @@ void FakeRun::Publish(uint64_t timeline, uint64_t version, bool damage) {
                                        .timeline = timeline,
                                        .version = version,
                                        .noise_id = noise_id_,
-                                       .source_address = learner_server_->address()},
+                                       .source_address = learner_server_->address(),
+                                       .comm_epoch = comm_epoch},
                                       tensors, 1 << 20);
   source_.Publish(whole);
   timeline_ = timeline;
   manifest_ = whole->manifest();
-  if (!damage) return;
+  if (!damage) return whole;
   const uint64_t other[] = {manifest_->buckets(0).xxh3() ^ 1};
   manifest_->mutable_buckets(0)->set_xxh3(other[0]);
   manifest_->set_base_weights_hash(weights::BaseWeightsHash(other));
+  return whole;
+}
+
+void FakeRun::AnnounceGroup(uint64_t comm_epoch, const std::string& id, uint32_t world_size) {
+  absl::MutexLock lock(&mutex_);
+  comm_epoch_ = comm_epoch;
+  ended_comm_epoch_ = comm_epoch - 1;
+  group_.set_id(id);
+  group_.set_rank(1);
+  group_.set_world_size(world_size);
+}
+void FakeRun::EndGroups(uint64_t ended) {
+  absl::MutexLock lock(&mutex_);
+  ended_comm_epoch_ = ended;
+  comm_epoch_ = 0;
 }
 
 void FakeRun::AddLease(v1::Lease lease) {

@@ -32,8 +32,14 @@ class FakeRun final {
 
   std::string orchestrator_address() const { return orchestrator_server_->address(); }
 
-  // Brings a version of a one-tensor model out. `damage`: its bytes do not have their hash.
-  void Publish(uint64_t timeline, uint64_t version, bool damage = false);
+  // Brings a version of a one-tensor model out and returns it. `damage`: its bytes do not have
+  // their hash. `comm_epoch`: the broadcast group that its manifest names.
+  std::shared_ptr<const weights::WeightVersion> Publish(uint64_t timeline, uint64_t version,
+                                                        bool damage = false,
+                                                        uint64_t comm_epoch = 0);
+  // Whoever asks for the group of this epoch has rank 1 in it; world_size 0: has no seat.
+  void AnnounceGroup(uint64_t comm_epoch, const std::string& id, uint32_t world_size);
+  void EndGroups(uint64_t ended);  // heartbeats say so
   void AddLease(v1::Lease lease);
   void SetState(v1::RunState state);
   void FailScoring(int times);     // the next so many calls answer Unavailable
@@ -49,7 +55,8 @@ class FakeRun final {
     std::vector<v1::CompletedAttempt> completed;
     std::vector<v1::ReportEvalItemRequest> reports;
     std::vector<v1::ScoreRequest> scored;
-    std::vector<v1::GroupRef> holding;  // of the last heartbeat
+    std::vector<v1::GetBroadcastGroupRequest> asked_for_group;  // that were announced
+    std::vector<v1::GroupRef> holding;                          // of the last heartbeat
     size_t leases_left = 0;
     bool left = false;
   };
@@ -72,6 +79,9 @@ class FakeRun final {
   v1::RunState state_ ABSL_GUARDED_BY(mutex_) = v1::RUN_STATE_TRAINING;
   uint64_t timeline_ ABSL_GUARDED_BY(mutex_) = 0;
   std::optional<v1::Manifest> manifest_ ABSL_GUARDED_BY(mutex_);
+  uint64_t comm_epoch_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t ended_comm_epoch_ ABSL_GUARDED_BY(mutex_) = 0;
+  v1::GetBroadcastGroupReply group_ ABSL_GUARDED_BY(mutex_);
   int scoring_failures_ ABSL_GUARDED_BY(mutex_) = 0;
   int submit_failures_ ABSL_GUARDED_BY(mutex_) = 0;
   v1::SubmitVerdict verdict_ ABSL_GUARDED_BY(mutex_) = v1::SUBMIT_VERDICT_ADMITTED;

@@ -10,6 +10,7 @@
 #include "services/member/submission_checksum.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/rollout_worker/fake_run.h"
+#include "weights/shared_memory_collective.h"
 
 namespace temper::rollout_worker {
 namespace {
@@ -47,6 +48,7 @@ class WorkerTest : public ::testing::Test {
                             .setup = setup_.get(),
                             .sampler = &sampler_,
                             .registry = &registry_,
+                            .back_end = std::make_shared<weights::SharedMemoryBackEnd>(),
                             .stop = &stop_,
                             .poll = absl::ZeroDuration()});
       end_ = worker.Run();
@@ -190,6 +192,26 @@ TEST_F(WorkerTest, ReportsAGenerationThatFailedAndGoesOn) {
   EXPECT_THAT(run_->heard().completed[0].detail(), ::testing::HasSubstr("not finite"));
   EXPECT_EQ(run_->heard().completed[1].ending(), v1::ENDING_UNSPECIFIED);
   EXPECT_THAT(StopAndJoin(), IsOk());
+}
+
+TEST_F(WorkerTest, TakesAVersionInABroadcastGroupAndPullsWhatTheGroupDoesNotBring) {
+  weights::SharedMemoryBackEnd back_end;
+  const std::string id = *back_end.MakeId();
+  auto root = *back_end.Join({.id = id, .rank = 0, .world_size = 2});
+  run_->AnnounceGroup(1, id, /*world_size=*/2);
+  const auto version = run_->Publish(1, 3, /*damage=*/false, /*comm_epoch=*/1);
+  StartWorker();
+  ASSERT_THAT(root->Form(absl::Now() + absl::Seconds(20)), IsOk());
+  ASSERT_THAT(root->Send(version, absl::Now() + absl::Seconds(20)), IsOk());
+  ASSERT_TRUE(run_->Await([](const Heard& heard) { return heard.acknowledged.size() == 1; }));
+  root = nullptr;  // ends the group
+  run_->Publish(1, 4, /*damage=*/false, /*comm_epoch=*/1);
+  ASSERT_TRUE(run_->Await([](const Heard& heard) { return heard.acknowledged.size() == 2; }));
+  EXPECT_EQ(run_->heard().acknowledged[1].version(), 4u);
+  EXPECT_THAT(StopAndJoin(), IsOk());
+  const std::string metrics = registry_.Serialize();
+  EXPECT_THAT(metrics, ::testing::HasSubstr("received_total{way=\"broadcast\"} 1"));
+  EXPECT_THAT(metrics, ::testing::HasSubstr("received_total{way=\"pull\"} 1"));
 }
 
 TEST_F(WorkerTest, EndsWithCorruptDataAfterThreeFailuresOfTheHash) {

@@ -108,8 +108,11 @@ TEST_F(WeightReceiverTest, TakesTheCollectiveOfTheManifestsEpochAndPullsWhatItMi
   ReceiverOptions options = Options();
   options.broadcast = &collective;
   options.comm_epoch = 6;
+  bool by_broadcast = false;
+  options.by_broadcast = &by_broadcast;
   EXPECT_TRUE(ReceiveVersion(version_->manifest(), Deadline(), options).ok());
   EXPECT_EQ(pull_.calls, 0);
+  EXPECT_TRUE(by_broadcast);
 
   collective.Then([&](VersionAssembler* a) {
     EXPECT_TRUE(absl::IsDataLoss(collective.Deliver(a, true)));
@@ -117,6 +120,7 @@ TEST_F(WeightReceiverTest, TakesTheCollectiveOfTheManifestsEpochAndPullsWhatItMi
   });
   EXPECT_TRUE(ReceiveVersion(version_->manifest(), Deadline(), options).ok());
   EXPECT_THAT(pull_.asked, ::testing::ElementsAre(1u));
+  EXPECT_FALSE(by_broadcast);
 
   options.comm_epoch = 7;  // the manifest travels in another epoch than ours
   EXPECT_TRUE(ReceiveVersion(version_->manifest(), Deadline(), options).ok());
