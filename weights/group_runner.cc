@@ -59,7 +59,7 @@ uint64_t GroupRunner::CarryingEpoch() const {
 void GroupRunner::VersionOut(std::shared_ptr<const WeightVersion> version) {
   const v1::Manifest& manifest = version->manifest();
   absl::MutexLock lock(&mutex_);
-  if (manifest.comm_epoch() != 0) out_.push_back(manifest.version());
+  if (manifest.comm_epoch() != 0) out_ = manifest.version();
   versions_.push_back(std::move(version));
   while (versions_.size() > kKept) versions_.pop_front();
 }
@@ -125,18 +125,18 @@ void GroupRunner::FollowMembers() {
 void GroupRunner::Run() {
   absl::Time look = absl::InfinitePast();
   while (true) {
-    std::deque<uint64_t> out;
+    std::optional<uint64_t> out;
     {
       absl::MutexLock lock(&mutex_);
       const auto due = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        return stopping_ || woken_ || !out_.empty();
+        return stopping_ || woken_ || out_.has_value();
       };
       mutex_.AwaitWithDeadline(absl::Condition(&due), look);
       if (stopping_) return;
       woken_ = false;
-      out.swap(out_);
+      out = std::exchange(out_, std::nullopt);
     }
-    for (const uint64_t version : out) runner_->VersionOut(version);
+    if (out.has_value()) runner_->VersionOut(*out);
     runner_->Poll();
     if (absl::Now() >= look) {
       FollowMembers();

@@ -7,6 +7,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -70,8 +71,8 @@ class GroupRunner final {
   const GroupRunnerOptions options_;
   mutable absl::Mutex mutex_;
   std::deque<std::shared_ptr<const WeightVersion>> versions_
-      ABSL_GUARDED_BY(mutex_);                        // newest last
-  std::deque<uint64_t> out_ ABSL_GUARDED_BY(mutex_);  // not handed to the machine yet
+      ABSL_GUARDED_BY(mutex_);                           // newest last
+  std::optional<uint64_t> out_ ABSL_GUARDED_BY(mutex_);  // newest, until the machine has it
   uint64_t carrying_epoch_ ABSL_GUARDED_BY(mutex_) = 0;
   bool woken_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

@@ -64,9 +64,12 @@ absl::StatusOr<std::shared_ptr<const WeightVersion>> ReceiveVersion(
     const absl::Status status = options.broadcast->Receive(
         assembler->get(), std::min(deadline, options.clock->Now() + options.broadcast_timeout));
     if (!status.ok()) {
-      base::LogWarning("broadcast_missed", {{"version", manifest.version()},
-                                            {"comm_epoch", manifest.comm_epoch()},
-                                            {"error", status.ToString()}});
+      // Not to be a member, or to be past a version, is ordinary.
+      base::Log(absl::IsNotFound(status) ? base::LogLevel::kInfo : base::LogLevel::kWarning,
+                "broadcast_missed",
+                {{"version", manifest.version()},
+                 {"comm_epoch", manifest.comm_epoch()},
+                 {"error", status.ToString()}});
     }
   }
   const bool whole = (*assembler)->Missing().empty();

@@ -80,19 +80,26 @@ class Broadcast(RunTestCase):
 
     def test_a_stopped_worker_holds_the_others_up_no_longer_than_a_deadline(self):
         with Run("broadcast_stopped") as run:
+            # Its leases expire long before it is taken for dead: only the broadcast waits for it.
             run.start("weights.broadcaster=shared_memory", "local.rollout_workers=3",
-                      "weights.broadcast_timeout_seconds=2")
+                      "weights.broadcast_timeout_seconds=2", "orchestrator.lease_seconds=2",
+                      "orchestrator.member_timeout_seconds=60")
             self.await_group(run, 3)
             stopped = run.await_member("rollout_worker-2")
             ended = len(run.events("broadcast_group_ended"))
             os.kill(stopped, signal.SIGSTOP)
             try:
                 run.await_event("broadcast_group_ended", 30, count=ended + 1)
-                before = len(run.events("version_out"))
-                run.await_event("version_out", 30, count=before + 1)
+                self.await_group(run, 2)
+                out = len(run.events("version_out"))
+                run.await_event("version_out", 30, count=out + 1)
             finally:
                 os.kill(stopped, signal.SIGCONT)
             self.check_equals_undisturbed(run)
+            log = (run.dir / "logs/learner-0.log").read_text()
+            self.assertEqual(re.findall(r"event=broadcast_member_left_out member=([^/]+)/", log)[:1],
+                             ["rollout_worker-2"], "the one that was waited for is left out")
+            self.assertEqual(run.events("gone"), [], "it was never taken for dead")
 
     def test_workers_that_join_are_taken_into_the_next_group(self):
         with Run("broadcast_scaled", {"trainer": {"total_updates": 400},

@@ -165,13 +165,15 @@ TEST_F(CoordinatorGroups, TheLearnerHearsWhichWorkersCouldBeMembers) {
   ASSERT_THAT(run_.Publish(0), IsOk());
   ASSERT_TRUE(run_.Acknowledge("w1", 0));
   std::map<std::string, v1::Peer> peers;
-  for (const v1::Peer& peer : Beat("learner").peers()) peers[peer.member_id()] = peer;
+  const v1::HeartbeatReply to_learner = Beat("learner");
+  for (const v1::Peer& peer : to_learner.peers()) peers[peer.member_id()] = peer;
   ASSERT_TRUE(peers.contains("w1") && peers.contains("w2"));
   EXPECT_TRUE(peers["w1"].has_version());
   EXPECT_FALSE(peers["w2"].has_version());
   EXPECT_EQ(peers["w2"].host(), "elsewhere");
   EXPECT_EQ(peers["w2"].incarnation(), 7u);
-  for (const v1::Peer& peer : Beat("w1").peers()) {
+  const v1::HeartbeatReply to_worker = Beat("w1");
+  for (const v1::Peer& peer : to_worker.peers()) {
     EXPECT_NE(peer.role(), v1::ROLE_ROLLOUT_WORKER) << "workers need not know each other";
   }
 }
