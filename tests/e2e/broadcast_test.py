@@ -1,4 +1,4 @@
-"""Weights by broadcast groups over shared memory: the same run, whoever is killed or stopped in it."""
+"""Weights by broadcast groups over shared memory: the same run, whoever is killed or stopped."""
 
 import json
 import os
@@ -59,10 +59,11 @@ class Broadcast(RunTestCase):
             self.check_equals_undisturbed(run)
             self.assertGreaterEqual(series(exported, "temper_learner_broadcasts_total")["sent"], 1)
             self.assertEqual(series(exported, "temper_learner_broadcast_members"), {"": 3.0})
-            self.assertGreaterEqual(series(exported, "temper_learner_broadcast_groups_total")[""], 1)
+            formed = series(exported, "temper_learner_broadcast_groups_total")
+            self.assertGreaterEqual(formed[""], 1)
             received = series(exported, "temper_rollout_weights_received_total")
             self.assertGreaterEqual(received["broadcast"], 2, received)
-            self.assertGreaterEqual(len(self.groups(run)), STEPS // 2, "most versions are broadcast")
+            self.assertGreaterEqual(len(self.groups(run)), STEPS // 2, "most are broadcast")
             carried = {event["version"]: event["comm_epoch"] for event in run.events("version_out")}
             self.assertEqual(carried[0], 0, "nobody has weights yet")
             self.assertGreater(sum(epoch > 0 for epoch in carried.values()), STEPS // 2)
@@ -97,8 +98,8 @@ class Broadcast(RunTestCase):
                 os.kill(stopped, signal.SIGCONT)
             self.check_equals_undisturbed(run)
             log = (run.dir / "logs/learner-0.log").read_text()
-            self.assertEqual(re.findall(r"event=broadcast_member_left_out member=([^/]+)/", log)[:1],
-                             ["rollout_worker-2"], "the one that was waited for is left out")
+            left_out = re.findall(r"event=broadcast_member_left_out member=([^/]+)/", log)
+            self.assertEqual(left_out[:1], ["rollout_worker-2"], "the one that was waited for")
             self.assertEqual(run.events("gone"), [], "it was never taken for dead")
 
     def test_workers_that_join_are_taken_into_the_next_group(self):
@@ -117,6 +118,13 @@ class Broadcast(RunTestCase):
             run.await_no_process()
             self.check_accounting(run)
         self.assertEqual(shared_memory() - self.shared_before, set(), "left in /dev/shm")
+
+    def test_an_asynchronous_run_takes_versions_up_from_its_group(self):
+        with Run("broadcast_asynchronous", {"trainer": {"max_staleness": 2}}) as run:
+            run.start("weights.broadcaster=shared_memory", "local.rollout_workers=2").finish()
+            self.check_ended_clean(run)
+            self.assertGreaterEqual(len(self.groups(run)), STEPS // 4)
+            self.assertLessEqual(max(line["staleness_max"] for line in run.metrics()), 2)
 
     def test_a_killed_learner_begins_with_a_new_group(self):
         with Run("broadcast_learner") as run:
