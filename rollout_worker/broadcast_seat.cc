@@ -105,20 +105,21 @@ bool BroadcastSeat::HasLeft(const v1::Manifest& manifest) const {
 }
 
 void BroadcastSeat::Watch() {
-  member::MembershipView view = options_.membership->view();
   while (true) {
-    Held over;
+    Held held;
+    Epoch epoch;
     {
       absl::MutexLock lock(&mutex_);
       if (stopping_) return;
-      if (held_ != nullptr &&
-          (view.timeline != epoch_->timeline || view.ended_comm_epoch >= epoch_->number)) {
-        over = held_;
-      }
+      held = held_;
+      if (held != nullptr) epoch = *epoch_;
     }
-    if (over != nullptr) over->Abort("the epoch is over");
-    over.reset();
-    view = options_.membership->AwaitChange(view.revision, absl::Now() + kLook);
+    // Looked at after the seat, so that it is no older than what the seat was taken by.
+    const member::MembershipView view = options_.membership->view();
+    const bool over = view.timeline != epoch.timeline || view.ended_comm_epoch >= epoch.number;
+    if (held != nullptr && over) held->Abort("the epoch is over");
+    held.reset();
+    options_.membership->AwaitChange(view.revision, absl::Now() + kLook);
   }
 }
 
