@@ -1,8 +1,11 @@
 #include "cli/noise_warnings.h"
 
 #include <algorithm>
+#include <set>
 
 #include "absl/strings/str_format.h"
+#include "model/io/loader.h"
+#include "model/io/tensor_subset.h"
 #include "services/base/status_macros.h"
 #include "services/config/noise_plan.h"
 
@@ -26,11 +29,10 @@ std::string WeightName(const numerics::NormId& norm) {
 
 }  // namespace
 
-std::vector<std::string> AqnWarnings(const numerics::AqnPlan& plan,
-                                     const model::LoadedModel& model) {
+std::vector<std::string> AqnWarnings(const numerics::AqnPlan& plan, int layers,
+                                     const model::TensorMap& norms) {
   std::vector<std::string> lines;
   if (!plan.enabled) return lines;
-  const int layers = static_cast<int>(model.config.num_layers);
   for (const numerics::NormId& norm : numerics::AqnNorms(layers)) {
     if (norm.kind == numerics::NormKind::kFinalNorm && !plan.final_norm) continue;
     double largest = 0.0;
@@ -39,8 +41,8 @@ std::vector<std::string> AqnWarnings(const numerics::AqnPlan& plan,
                                       numerics::LayerMultiplier(plan, norm.layer, layers, t));
     }
     const std::string name = WeightName(norm);
-    const auto weight = model.tensors.find(name);
-    if (weight == model.tensors.end()) continue;
+    const auto weight = norms.find(name);
+    if (weight == norms.end()) continue;
     const double rms = numerics::RootMeanSquare(weight->second.values);
     const double share = plan.sigma_mode == numerics::SigmaMode::kRelativeToRms ? largest
                          : rms > 0                                              ? largest / rms
@@ -55,11 +57,14 @@ std::vector<std::string> AqnWarnings(const numerics::AqnPlan& plan,
 
 absl::StatusOr<std::vector<std::string>> AqnWarningsOf(const v1::RunConfig& config) {
   if (!config.trainer().noise_injection().enabled()) return std::vector<std::string>();
-  TEMPER_ASSIGN_OR_RETURN(const model::LoadedModel model, model::LoadModel(config.model().path()));
-  TEMPER_ASSIGN_OR_RETURN(
-      const numerics::AqnPlan plan,
-      config::AqnPlanFromConfig(config, static_cast<int>(model.config.num_layers)));
-  return AqnWarnings(plan, model);
+  const std::string& path = config.model().path();
+  TEMPER_ASSIGN_OR_RETURN(const model::ModelConfig model, model::LoadModelConfig(path));
+  const int layers = static_cast<int>(model.num_layers);
+  TEMPER_ASSIGN_OR_RETURN(const numerics::AqnPlan plan, config::AqnPlanFromConfig(config, layers));
+  std::set<std::string> names;
+  for (const numerics::NormId& norm : numerics::AqnNorms(layers)) names.insert(WeightName(norm));
+  TEMPER_ASSIGN_OR_RETURN(const model::TensorMap norms, model::LoadTensors(path, model, names));
+  return AqnWarnings(plan, layers, norms);
 }
 
 }  // namespace temper::cli

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "model/io/loader.h"
+#include "model/io/tensor_data.h"
 #include "numerics/aqn.h"
 #include "temper/v1/config.pb.h"
 
@@ -13,10 +13,12 @@ namespace temper::cli {
 // A line for every norm whose largest noise over the run, sigma times its layer's multiplier, is
 // above a quarter of the RMS of its weight: there AQN is no longer a small perturbation
 // (docs/numerics.md, "AQN"). Empty where AQN is off.
-std::vector<std::string> AqnWarnings(const numerics::AqnPlan& plan,
-                                     const model::LoadedModel& model);
+// norms: by Hugging Face name; those that are missing are passed over.
+std::vector<std::string> AqnWarnings(const numerics::AqnPlan& plan, int layers,
+                                     const model::TensorMap& norms);
 
-// The same for a configuration, whose model is read. Errors: of LoadModel and AqnPlanFromConfig.
+// The same for a configuration; of its model the norms alone are read. Errors: of LoadModelConfig,
+// LoadTensors and AqnPlanFromConfig.
 absl::StatusOr<std::vector<std::string>> AqnWarningsOf(const v1::RunConfig& config);
 
 }  // namespace temper::cli

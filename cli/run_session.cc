@@ -9,6 +9,7 @@
 #include "cli/progress.h"
 #include "cli/supervisor.h"
 #include "model/io/loader.h"
+#include "prompts/gsm8k_files.h"
 #include "services/base/files.h"
 #include "services/base/signals.h"
 #include "services/base/status_macros.h"
@@ -76,15 +77,7 @@ absl::Status CheckRunnable(const v1::RunConfig& config) {
   const std::vector<std::string> lacking = Lacking(config);
   if (!lacking.empty()) return absl::InvalidArgumentError(absl::StrJoin(lacking, "\n"));
   if (config.dataset().name() == "gsm8k") {
-    for (const char* file : {"train.jsonl", "test.jsonl"}) {
-      const std::string path = absl::StrCat(config.dataset().path(), "/", file);
-      if (!base::PathExists(path)) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "dataset.path: no ", path,
-            ". GSM8K is a public data set (MIT licence) of two files, train.jsonl "
-            "(7,473 questions) and test.jsonl (1,319); give the folder that holds them"));
-      }
-    }
+    TEMPER_RETURN_IF_ERROR(prompts::CheckGsm8kFolder(config.dataset().path()));
   }
   if (!base::PathExists(config.model().path())) {
     return absl::InvalidArgumentError(

@@ -10,6 +10,7 @@
 #include "services/base/exit_code.h"
 #include "services/base/files.h"
 #include "services/base/status_macros.h"
+#include "services/member/names.h"
 
 namespace temper::cli {
 namespace {
@@ -38,7 +39,7 @@ std::string ProgramOf(v1::Role role) {
 }
 
 std::string MemberId(v1::Role role, int number) {
-  return absl::StrCat(RoleName(role), "-", number);
+  return absl::StrCat(member::RoleName(role), "-", number);
 }
 
 // The end of a file, for the message about a process that could not start.
@@ -64,21 +65,6 @@ absl::StatusCode CodeOfExit(const ExitState& exit) {
 }
 
 }  // namespace
-
-std::string RoleName(v1::Role role) {
-  switch (role) {
-    case v1::ROLE_ORCHESTRATOR:
-      return "orchestrator";
-    case v1::ROLE_REWARD_SERVER:
-      return "reward_server";
-    case v1::ROLE_LEARNER:
-      return "learner";
-    case v1::ROLE_ROLLOUT_WORKER:
-      return "rollout_worker";
-    default:
-      return "supervisor";
-  }
-}
 
 Supervisor::Supervisor(SupervisorOptions options) : options_(std::move(options)) {
   restart_options_.max_restarts = static_cast<int>(options_.config.local().max_restarts());
@@ -242,7 +228,7 @@ void Supervisor::PollStatus() {
 // Starts or asks to go, so that there are as many as the orchestrator says are wanted.
 void Supervisor::FollowDesired() {
   for (const v1::Role role : {v1::ROLE_ROLLOUT_WORKER, v1::ROLE_REWARD_SERVER}) {
-    const auto desired = status_.desired().find(RoleName(role));
+    const auto desired = status_.desired().find(member::RoleName(role));
     if (desired == status_.desired().end()) continue;
     const int count = static_cast<int>(desired->second);
     for (int i = 0; i < count; ++i) slots_[{role, i}].wanted = true;

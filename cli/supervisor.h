@@ -81,11 +81,8 @@ class Supervisor final {
   std::map<SlotKey, Slot> slots_;
   v1::GetStatusReply status_;
   absl::Time next_poll_ = absl::InfinitePast();
-  uint64_t last_step_ = 0;  // newest metrics line seen
-  bool over_ = false;       // the orchestrator has left by itself
+  uint64_t last_step_ = 0;             // newest metrics line seen
+  bool over_ = false;                  // the orchestrator has left by itself
 };
-
-// "rollout_worker", "learner", ...: a role's name in member ids, log files and desired counts.
-std::string RoleName(v1::Role role);
 
 }  // namespace temper::cli

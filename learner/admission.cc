@@ -180,21 +180,4 @@ v1::SubmitGroupReply AnswerFor(const AdmissionDecision& decision,
   return answer;
 }
 
-const char* VerdictName(v1::SubmitVerdict verdict) {
-  switch (verdict) {
-    case v1::SUBMIT_VERDICT_ADMITTED:
-      return "admitted";
-    case v1::SUBMIT_VERDICT_ZERO_VARIANCE:
-      return "zero_variance";
-    case v1::SUBMIT_VERDICT_STALE:
-      return "stale";
-    case v1::SUBMIT_VERDICT_REFUSED:
-      return "refused";
-    case v1::SUBMIT_VERDICT_SUPERSEDED:
-      return "superseded";
-    default:
-      return "unspecified";
-  }
-}
-
 }  // namespace temper::learner

@@ -59,7 +59,4 @@ AdmissionDecision Examine(const v1::SubmitGroupRequest& submit, uint64_t compute
 // The answer to the worker once the orchestrator has spoken.
 v1::SubmitGroupReply AnswerFor(const AdmissionDecision& decision, const v1::AdmitGroupReply& reply);
 
-// "admitted", "zero_variance", "stale", "refused", "superseded": the metric's label.
-const char* VerdictName(v1::SubmitVerdict verdict);
-
 }  // namespace temper::learner

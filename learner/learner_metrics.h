@@ -13,7 +13,7 @@ namespace temper::learner {
 struct LearnerMetrics {
   explicit LearnerMetrics(metrics::MetricsRegistry* registry);
 
-  // Counts one answered submit. verdict: as VerdictName.
+  // Counts one answered submit. verdict: as member::VerdictName.
   void Submitted(std::string_view verdict);
   // Counts one broadcast, or a group that did not form. outcome: of learner/broadcast_policy.h.
   void Broadcast(std::string_view outcome);

@@ -5,6 +5,7 @@
 
 #include "services/base/log.h"
 #include "services/base/status_macros.h"
+#include "services/member/names.h"
 #include "services/member/submission_checksum.h"
 
 namespace temper::learner {
@@ -80,11 +81,11 @@ void SubmissionDesk::Settle() {
     if (answer.ok()) store_->Remember(group, attempt, *answer);
     store_->EndExamination();
     if (MayHaveHappened(answer.status())) return;
-    if (answer.ok()) metrics_->Submitted(VerdictName(answer->verdict()));
+    if (answer.ok()) metrics_->Submitted(member::VerdictName(answer->verdict()));
     metrics_->groups_held.Set(static_cast<double>(store_->held()));
     base::LogInfo("group_settled", {{"group", group},
                                     {"attempt", attempt},
-                                    {"outcome", answer.ok() ? VerdictName(answer->verdict())
+                                    {"outcome", answer.ok() ? member::VerdictName(answer->verdict())
                                                             : answer.status().message()}});
     unsettled_.erase(first);
   }
@@ -116,7 +117,7 @@ absl::StatusOr<v1::SubmitGroupReply> SubmissionDesk::Consider(
     TEMPER_ASSIGN_OR_RETURN(answer, std::move(admitted));
     store_->Remember(ref.group_index(), ref.attempt(), answer);
   }
-  metrics_->Submitted(VerdictName(answer.verdict()));
+  metrics_->Submitted(member::VerdictName(answer.verdict()));
   metrics_->groups_held.Set(static_cast<double>(store_->held()));
   if (answer.verdict() == v1::SUBMIT_VERDICT_REFUSED) {
     base::LogWarning("group_refused", {{"group", ref.group_index()},

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "services/member/names.h"
+
 namespace temper::orchestrator {
 
 // A process's part in a run; the numbers equal v1::Role and stand in the ledger.
@@ -15,23 +17,7 @@ enum class Role : uint8_t {
 };
 
 // "rollout_worker", ...: the label of metrics and http_sd.
-constexpr const char* RoleName(Role role) {
-  switch (role) {
-    case Role::kOrchestrator:
-      return "orchestrator";
-    case Role::kRewardServer:
-      return "reward_server";
-    case Role::kLearner:
-      return "learner";
-    case Role::kRolloutWorker:
-      return "rollout_worker";
-    case Role::kSupervisor:
-      return "supervisor";
-    case Role::kUnspecified:
-      break;
-  }
-  return "unspecified";
-}
+inline const char* RoleName(Role role) { return member::RoleName(static_cast<v1::Role>(role)); }
 
 // kUnspecified for a number that names no role.
 constexpr Role RoleFromNumber(int64_t number) {

@@ -12,14 +12,18 @@
 namespace temper::prompts {
 namespace {
 
-absl::StatusOr<std::string> ReadDataFile(const std::string& path) {
-  auto contents = base::ReadFile(path, kMaxFileBytes);
-  if (!absl::IsNotFound(contents.status())) return contents;
+absl::Status NoSuchFile(const std::string& path) {
   return absl::InvalidArgumentError(absl::StrCat(
       path,
       ": no such file. It belongs to the public data set GSM8K (grade school math, MIT "
       "licence), which has two files, train.jsonl (7,473 problems) and test.jsonl (1,319); "
       "put both into one folder and name that folder in dataset.path"));
+}
+
+absl::StatusOr<std::string> ReadDataFile(const std::string& path) {
+  auto contents = base::ReadFile(path, kMaxFileBytes);
+  if (absl::IsNotFound(contents.status())) return NoSuchFile(path);
+  return contents;
 }
 
 absl::StatusOr<std::string> StringField(const nlohmann::json& object, const char* field,
@@ -36,6 +40,14 @@ absl::StatusOr<std::string> StringField(const nlohmann::json& object, const char
 }
 
 }  // namespace
+
+absl::Status CheckGsm8kFolder(const std::string& folder) {
+  for (const char* file : {"train.jsonl", "test.jsonl"}) {
+    const std::string path = absl::StrCat(folder, "/", file);
+    if (!base::PathExists(path)) return NoSuchFile(path);
+  }
+  return absl::OkStatus();
+}
 
 absl::StatusOr<Problem> ParseGsm8kLine(std::string_view line, const std::string& place) {
   if (line.size() > kMaxLineBytes) {

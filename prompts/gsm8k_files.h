@@ -38,6 +38,10 @@ class Gsm8kFile final : public PromptSource {
   const std::vector<Problem> problems_;
 };
 
+// Whether `folder` holds GSM8K's two files, train.jsonl and test.jsonl. InvalidArgument names the
+// one that is missing and says which public data set it belongs to.
+absl::Status CheckGsm8kFolder(const std::string& folder);
+
 // Reads one line. `place` ("path:line") begins every message. Errors as Gsm8kFile::Create.
 absl::StatusOr<Problem> ParseGsm8kLine(std::string_view line, const std::string& place);
 

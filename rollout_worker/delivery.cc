@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/log.h"
 #include "services/base/status_macros.h"
+#include "services/member/names.h"
 
 namespace temper::rollout_worker {
 namespace {
@@ -139,7 +140,7 @@ absl::StatusOr<v1::CompletedAttempt> Delivery::Submit(const GeneratedLease& gene
     }
     const DeliveryDecision decision = AfterSubmit(Standing(generated.lease), reply.status());
     if (decision.move == NextMove::kDone) {
-      options_.metrics->CountGroup(OutcomeOf(reply->verdict()));
+      options_.metrics->CountGroup(member::VerdictName(reply->verdict()));
       if (!reply->reason().empty() && reply->verdict() != v1::SUBMIT_VERDICT_ADMITTED) {
         attempt.set_detail(reply->reason());
       }

@@ -48,23 +48,6 @@ DeliveryDecision AfterSubmit(LeaseStanding standing, const absl::Status& status)
   return {.move = NextMove::kRetry, .reason = status.ToString()};
 }
 
-std::string OutcomeOf(v1::SubmitVerdict verdict) {
-  switch (verdict) {
-    case v1::SUBMIT_VERDICT_ADMITTED:
-      return "admitted";
-    case v1::SUBMIT_VERDICT_ZERO_VARIANCE:
-      return "zero_variance";
-    case v1::SUBMIT_VERDICT_STALE:
-      return "stale";
-    case v1::SUBMIT_VERDICT_REFUSED:
-      return "refused";
-    case v1::SUBMIT_VERDICT_SUPERSEDED:
-      return "superseded";
-    default:
-      return "unknown";
-  }
-}
-
 absl::Duration DeliveryBackoff(int tries) {
   absl::Duration wait = absl::Milliseconds(100);
   for (int i = 1; i < tries && wait < absl::Seconds(2); ++i) wait *= 2;

@@ -43,9 +43,6 @@ DeliveryDecision AfterScoring(LeaseStanding standing, const absl::Status& status
 //   any other error                            -> retry (the same submit gives the same answer)
 DeliveryDecision AfterSubmit(LeaseStanding standing, const absl::Status& status);
 
-// Label of temper_rollout_groups_total.
-std::string OutcomeOf(v1::SubmitVerdict verdict);
-
 // The wait before try number `tries` + 1 (tries >= 1): 100 ms doubling to 2 s.
 absl::Duration DeliveryBackoff(int tries);
 

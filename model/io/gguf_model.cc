@@ -172,10 +172,12 @@ absl::StatusOr<ModelConfig> ModelConfigFromGguf(const GgufFile& file) {
   return config;
 }
 
-absl::StatusOr<TensorMap> TensorsFromGguf(const GgufFile& file, const ModelConfig& config) {
+absl::StatusOr<TensorMap> TensorsFromGguf(const GgufFile& file, const ModelConfig& config,
+                                          const std::set<std::string>* only) {
   TensorMap tensors;
   std::set<std::string> used;
   for (const ExpectedTensor& expected : ExpectedTensors(config)) {
+    if (only != nullptr && !only->contains(expected.name)) continue;
     const std::string name = GgufName(expected.name);
     absl::StatusOr<TensorData> tensor = file.Read(name);
     if (absl::IsNotFound(tensor.status())) {
@@ -197,7 +199,7 @@ absl::StatusOr<TensorMap> TensorsFromGguf(const GgufFile& file, const ModelConfi
     tensors.emplace(expected.name, *std::move(tensor));
   }
   for (const auto& [name, tensor] : file.tensors()) {
-    if (!used.contains(name)) {
+    if (only == nullptr && !used.contains(name)) {
       return absl::InvalidArgumentError(
           base::Cat("tensor ", name, " has no place in a ", config.architecture));
     }

@@ -152,9 +152,15 @@ bool IsPlainFileName(const std::string& name) {
          name.find('\0') == std::string::npos;
 }
 
-absl::Status ReadShard(const std::string& path, TensorMap& tensors) {
+bool Wanted(const std::set<std::string>* only, const std::string& name) {
+  return only == nullptr || only->contains(name);
+}
+
+absl::Status ReadShard(const std::string& path, const std::set<std::string>* only,
+                       TensorMap& tensors) {
   TEMPER_ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
   for (const auto& [name, entry] : file->entries()) {
+    if (!Wanted(only, name)) continue;
     TEMPER_ASSIGN_OR_RETURN(TensorData tensor, file->Read(name));
     if (!tensors.emplace(name, std::move(tensor)).second) {
       return absl::DataLossError(base::Cat(path, ": tensor ", name, " is in two shards"));
@@ -235,13 +241,14 @@ absl::StatusOr<TensorData> SafetensorsFile::Read(const std::string& name) const 
   return tensor;
 }
 
-absl::StatusOr<TensorMap> ReadSafetensorsDirectory(const std::string& dir) {
+absl::StatusOr<TensorMap> ReadSafetensorsDirectory(const std::string& dir,
+                                                   const std::set<std::string>* only) {
   const std::filesystem::path root(dir);
   TensorMap tensors;
   std::error_code ignored;
   const std::string single = (root / "model.safetensors").string();
   if (std::filesystem::exists(single, ignored)) {
-    TEMPER_RETURN_IF_ERROR(ReadShard(single, tensors));
+    TEMPER_RETURN_IF_ERROR(ReadShard(single, only, tensors));
     return tensors;
   }
   const std::string index = (root / "model.safetensors.index.json").string();
@@ -251,10 +258,12 @@ absl::StatusOr<TensorMap> ReadSafetensorsDirectory(const std::string& dir) {
   }
   TEMPER_ASSIGN_OR_RETURN(const auto shards, ReadIndex(index));
   for (const auto& [shard, names] : shards) {
+    const auto wanted = [only](const std::string& name) { return Wanted(only, name); };
+    if (std::ranges::none_of(names, wanted)) continue;
     const std::string path = (root / shard).string();
-    TEMPER_RETURN_IF_ERROR(ReadShard(path, tensors));
+    TEMPER_RETURN_IF_ERROR(ReadShard(path, only, tensors));
     for (const std::string& name : names) {
-      if (!tensors.contains(name)) {
+      if (wanted(name) && !tensors.contains(name)) {
         return absl::DataLossError(
             base::Cat(path, " lacks tensor ", name, ", which ", index, " promises there"));
       }

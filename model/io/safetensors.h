@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -47,9 +48,11 @@ class SafetensorsFile final {
 
 // All tensors of a Hugging Face directory: model.safetensors, or the shards that
 // model.safetensors.index.json names (file names inside the directory only).
+// only: these alone, where they are there, and of the shards only those that hold one; null: all.
 // Errors: as above; NotFound if neither file exists; DataLoss if a shard lacks a tensor the index
 // promises.
-absl::StatusOr<TensorMap> ReadSafetensorsDirectory(const std::string& dir);
+absl::StatusOr<TensorMap> ReadSafetensorsDirectory(const std::string& dir,
+                                                   const std::set<std::string>* only = nullptr);
 
 // Writes tensors in the order of their names, 8-byte aligned, with {"format": "pt"} as metadata;
 // temporary name, sync, rename. float32 values are rounded to nearest-even for 16-bit storage.

@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "services/base/hash.h"
 #include "services/base/log.h"
 #include "services/base/status_macros.h"
 #include "services/base/text.h"
+#include "services/member/names.h"
 
 namespace temper::member {
 namespace {
@@ -99,9 +99,7 @@ std::string HostName() {
 }
 
 std::string DefaultMemberId(v1::Role role) {
-  std::string name = v1::Role_Name(role).substr(std::string_view("ROLE_").size());
-  std::ranges::transform(name, name.begin(), absl::ascii_tolower);
-  return base::Cat(name, "-", HostName(), "-", getpid());
+  return base::Cat(RoleName(role), "-", HostName(), "-", getpid());
 }
 
 absl::StatusOr<std::unique_ptr<MembershipClient>> MembershipClient::Create(

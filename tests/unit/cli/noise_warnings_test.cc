@@ -10,13 +10,10 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 // One layer; the first norm is small, the others have RMS 1.
-model::LoadedModel SmallFirstNorm() {
-  model::LoadedModel model;
-  model.config.num_layers = 1;
-  model.tensors["model.layers.0.input_layernorm.weight"] = {{4}, {0.04f, -0.04f, 0.04f, 0.04f}};
-  model.tensors["model.layers.0.post_attention_layernorm.weight"] = {{4}, {1, 1, 1, 1}};
-  model.tensors["model.norm.weight"] = {{4}, {1, 1, 1, 1}};
-  return model;
+model::TensorMap SmallFirstNorm() {
+  return {{"model.layers.0.input_layernorm.weight", {{4}, {0.04f, -0.04f, 0.04f, 0.04f}}},
+          {"model.layers.0.post_attention_layernorm.weight", {{4}, {1, 1, 1, 1}}},
+          {"model.norm.weight", {{4}, {1, 1, 1, 1}}}};
 }
 
 numerics::AqnPlan ConstantPlan(double sigma) {
@@ -29,7 +26,7 @@ numerics::AqnPlan ConstantPlan(double sigma) {
 }
 
 TEST(AqnWarningsTest, NamesTheNormThatIsSmallBesideItsNoise) {
-  const auto warnings = AqnWarnings(ConstantPlan(0.05), SmallFirstNorm());
+  const auto warnings = AqnWarnings(ConstantPlan(0.05), 1, SmallFirstNorm());
   ASSERT_EQ(warnings.size(), 1u);
   EXPECT_THAT(warnings[0], HasSubstr("125 % of the RMS of model.layers.0.input_layernorm.weight"));
 }
@@ -37,13 +34,13 @@ TEST(AqnWarningsTest, NamesTheNormThatIsSmallBesideItsNoise) {
 TEST(AqnWarningsTest, RelativeSigmaFollowsTheNorm) {
   numerics::AqnPlan plan = ConstantPlan(0.05);
   plan.sigma_mode = numerics::SigmaMode::kRelativeToRms;
-  EXPECT_THAT(AqnWarnings(plan, SmallFirstNorm()), IsEmpty());
+  EXPECT_THAT(AqnWarnings(plan, 1, SmallFirstNorm()), IsEmpty());
 }
 
 TEST(AqnWarningsTest, SaysNothingWhereAqnIsOff) {
   numerics::AqnPlan plan = ConstantPlan(0.05);
   plan.enabled = false;
-  EXPECT_THAT(AqnWarnings(plan, SmallFirstNorm()), IsEmpty());
+  EXPECT_THAT(AqnWarnings(plan, 1, SmallFirstNorm()), IsEmpty());
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/base/files.h"
+#include "tests/support/temp_dir.h"
 
 namespace temper::prompts {
 namespace {
@@ -74,6 +75,15 @@ TEST(Gsm8kFileTest, AMissingFileNamesThePublicDataSet) {
   for (const char* word : {"nowhere/train.jsonl", "GSM8K", "test.jsonl", "MIT"}) {
     EXPECT_THAT(std::string(status.message()), HasSubstr(word));
   }
+}
+
+TEST(Gsm8kFileTest, AFolderLacksTheFileThatIsNamed) {
+  testing::TempDir folder;
+  ASSERT_TRUE(base::WriteFileAtomically(folder.File("train.jsonl"), "{}\n").ok());
+  EXPECT_THAT(std::string(CheckGsm8kFolder(folder.path()).message()),
+              HasSubstr(folder.File("test.jsonl") + ": no such file"));
+  ASSERT_TRUE(base::WriteFileAtomically(folder.File("test.jsonl"), "{}\n").ok());
+  EXPECT_TRUE(CheckGsm8kFolder(folder.path()).ok());
 }
 
 }  // namespace
