@@ -24,6 +24,7 @@
 #include "services/member/membership_client.h"
 #include "services/metrics/http_endpoint.h"
 #include "services/rpc/server.h"
+#include "weights/model_files.h"
 #include "weights/weight_service.h"
 #include "weights/weight_source.h"
 
@@ -56,7 +57,9 @@ class LearnerProcess {
   LearnerMetrics metrics_{&registry_};
   rpc::RpcMetrics rpc_metrics_{&registry_};
   weights::WeightSource source_;
-  weights::WeightServiceImpl weight_service_{{.source = &source_, .metrics = &rpc_metrics_}};
+  weights::ModelFileSource model_files_;
+  weights::WeightServiceImpl weight_service_{
+      {.source = &source_, .model_files = &model_files_, .metrics = &rpc_metrics_}};
   LearnerServiceImpl learner_service_{&rpc_metrics_};
   std::unique_ptr<metrics::HttpEndpoint> endpoint_;
   std::unique_ptr<member::MembershipClient> membership_;
@@ -131,13 +134,13 @@ absl::Status LearnerProcess::PreparePolicy() {
                                                    " runs alone; start it with `temper sft`"));
   }
   TEMPER_ASSIGN_OR_RETURN(files_, ReadPolicyFiles(config.model()));
-  TEMPER_ASSIGN_OR_RETURN(options_, LearnerOptionsFromConfig(config, files_.config));
+  TEMPER_ASSIGN_OR_RETURN(options_, LearnerOptionsFromConfig(config, files_.parts.config));
   options_.admission.run_id = membership_->run_id();
   weight_service_.SetChunkBytes(options_.chunk_bytes);
   TEMPER_ASSIGN_OR_RETURN(const std::string checkpoint, CheckpointToResume());
   TEMPER_ASSIGN_OR_RETURN(trainer_, MakeTrainer(options_, config.model().path(), checkpoint,
                                                 /*fresh_weights_allowed=*/false, &last_commit_));
-  return absl::OkStatus();
+  return model_files_.Serve(membership_->run_id(), files_.texts);
 }
 
 absl::Status LearnerProcess::OpenTimeline() {
@@ -177,6 +180,7 @@ absl::Status LearnerProcess::Train() {
                        .source_address = server_->address(),
                        .noise_id = options_.noise_id,
                        .aqn = options_.aqn,
+                       .model_files_hash = weights::ModelFilesHash(files_.texts),
                        .bucket_bytes = options_.bucket_bytes},
                       &source_, orchestrator_.get(), group.get());
   StepLoop loop({.options = &options_,
@@ -187,8 +191,8 @@ absl::Status LearnerProcess::Train() {
                  .store = store_.get(),
                  .orchestrator = orchestrator_.get(),
                  .publisher = &publisher,
-                 .tokenizer = files_.tokenizer.get(),
-                 .chat_template = files_.chat_template.source,
+                 .tokenizer = files_.parts.tokenizer.get(),
+                 .chat_template = files_.parts.chat_template.source,
                  .metrics = &metrics_,
                  .stop = stop_,
                  .last_commit = last_commit_});

@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "learner/checkpoint.h"
+#include "model/io/loader.h"
 #include "model/parameters.h"
 #include "services/base/files.h"
 #include "services/base/log.h"
@@ -37,15 +38,13 @@ PolicyTrainerOptions TrainerOptionsOf(const LearnerOptions& options) {
 absl::StatusOr<PolicyFiles> ReadPolicyFiles(const v1::ModelConfig& config) {
   if (!base::PathExists(config.path())) {
     return absl::NotFoundError(absl::StrCat("model.path: ", config.path(),
-                                            " is not on this host; every host of a run needs the "
-                                            "model's files at this path"));
+                                            " is not on this host; the learner reads the model "
+                                            "there (workers get it from the learner)"));
   }
   PolicyFiles files;
-  TEMPER_ASSIGN_OR_RETURN(files.config, model::LoadModelConfig(config.path()));
-  TEMPER_ASSIGN_OR_RETURN(files.tokenizer, model::LoadTokenizer(config.path()));
-  if (config.chat_template() != "plain") {
-    TEMPER_ASSIGN_OR_RETURN(files.chat_template, model::LoadChatTemplate(config.path()));
-  }
+  const bool with_chat_template = config.chat_template() != "plain";
+  TEMPER_ASSIGN_OR_RETURN(files.texts, model::LoadModelFiles(config.path(), with_chat_template));
+  TEMPER_ASSIGN_OR_RETURN(files.parts, model::ParseModelFiles(files.texts));
   return files;
 }
 

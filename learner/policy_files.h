@@ -9,20 +9,20 @@
 #include "absl/status/statusor.h"
 #include "learner/learner_options.h"
 #include "learner/policy_trainer.h"
-#include "model/io/loader.h"
+#include "model/io/model_files.h"
 #include "temper/v1/config.pb.h"
 #include "temper/v1/orchestrator.pb.h"
 
 namespace temper::learner {
 
-// What is read of a model besides its weights.
+// What is read of a model besides its weights. The parts are read from the texts, as the workers'
+// are, which get the texts from here: so all of a run have the same.
 struct PolicyFiles {
-  model::ModelConfig config;
-  std::unique_ptr<model::Tokenizer> tokenizer;
-  model::ChatTemplate chat_template;  // plain where model.chat_template says so
+  model::ModelFiles texts;
+  model::ModelParts parts;  // the chat template is plain where model.chat_template says so
 };
 
-// Errors: those of model/io/loader.h; NotFound, naming model.path, if it is not on this host.
+// Errors: those of model/io/model_files.h; NotFound, naming model.path, if it is not on this host.
 absl::StatusOr<PolicyFiles> ReadPolicyFiles(const v1::ModelConfig& config);
 
 // A trainer with the weights of `model_path`, or, with `checkpoint` (not empty), with weights,

@@ -28,7 +28,8 @@ absl::StatusOr<std::shared_ptr<const weights::WeightVersion>> Publisher::Build(
                                 .aqn_sigma = numerics::Sigma(options_.aqn, t),
                                 .aqn_step = version,
                                 .noise_id = options_.noise_id,
-                                .source_address = options_.source_address},
+                                .source_address = options_.source_address,
+                                .model_files_hash = options_.model_files_hash},
                                published, options_.bucket_bytes);
 }
 

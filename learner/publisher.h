@@ -26,6 +26,7 @@ struct PublisherOptions {
   std::string source_address;  // "host:port" of this process's WeightService
   uint64_t noise_id = 0;
   numerics::AqnPlan aqn;
+  uint64_t model_files_hash = 0;  // weights::ModelFilesHash of what is served beside the weights
   uint64_t bucket_bytes = 32 << 20;
   // An evaluation may hold a version back for as long as it runs; after this it is a fault.
   absl::Duration patience = absl::Hours(24);

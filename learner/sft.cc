@@ -59,19 +59,21 @@ class SftRun {
 absl::StatusOr<std::vector<model::TrainGroup>> SftRun::ProblemsOf(uint64_t step) const {
   const uint64_t count = options_.config.trainer().sft().problems_per_step();
   // As the rollout worker encodes its prompts.
-  const bool parse_special = files_.chat_template.kind != model::ChatTemplate::Kind::kPlain;
+  const bool parse_special = files_.parts.chat_template.kind != model::ChatTemplate::Kind::kPlain;
   std::vector<model::TrainGroup> groups;
   for (uint64_t i = 0; i < count; ++i) {
     uint64_t index = step * count + i;
     if (problems_->size().has_value()) index %= *problems_->size();
     TEMPER_ASSIGN_OR_RETURN(const prompts::Problem problem, problems_->Get(index));
     TEMPER_ASSIGN_OR_RETURN(const std::string prompt,
-                            model::RenderPrompt(files_.chat_template, problem.prompt));
+                            model::RenderPrompt(files_.parts.chat_template, problem.prompt));
     model::TrainGroup group;
     group.group_index = step * count + i;
-    TEMPER_ASSIGN_OR_RETURN(group.prompt_ids, files_.tokenizer->Encode(prompt, parse_special));
-    TEMPER_ASSIGN_OR_RETURN(std::vector<int32_t> solution,
-                            files_.tokenizer->Encode(problem.answer_text, /*parse_special=*/false));
+    TEMPER_ASSIGN_OR_RETURN(group.prompt_ids,
+                            files_.parts.tokenizer->Encode(prompt, parse_special));
+    TEMPER_ASSIGN_OR_RETURN(
+        std::vector<int32_t> solution,
+        files_.parts.tokenizer->Encode(problem.answer_text, /*parse_special=*/false));
     solution.push_back(trainer_->parameters().config.eos_token_ids.front());
     group.completions.push_back({.sample = 0, .token_ids = std::move(solution)});
     groups.push_back(std::move(group));
@@ -131,8 +133,8 @@ absl::Status SftRun::Checkpoint() {
   TEMPER_RETURN_IF_ERROR(WriteCheckpoint(
       learner_.run_dir, {.model = {.config = parameters.config,
                                    .tensors = model::ViewsOf(parameters),
-                                   .tokenizer_json = files_.tokenizer->ToTokenizerJson(),
-                                   .chat_template = files_.chat_template.source},
+                                   .tokenizer_json = files_.parts.tokenizer->ToTokenizerJson(),
+                                   .chat_template = files_.parts.chat_template.source},
                          .moments = &trainer_->optimizer().moments(),
                          .state = trainer_->state(),
                          .config_fingerprint = learner_.config_fingerprint}));
@@ -182,9 +184,10 @@ absl::Status CheckNoLeak(const v1::RunConfig& config, const prompts::PromptSourc
 absl::Status RunStandaloneSft(const SftOptions& options) {
   const v1::RunConfig& config = options.config;
   TEMPER_ASSIGN_OR_RETURN(PolicyFiles files, ReadPolicyFiles(config.model()));
-  TEMPER_ASSIGN_OR_RETURN(LearnerOptions learner, LearnerOptionsFromConfig(config, files.config));
+  TEMPER_ASSIGN_OR_RETURN(LearnerOptions learner,
+                          LearnerOptionsFromConfig(config, files.parts.config));
   learner.temperature = 1.0;  // cross-entropy is of the model's own distribution
-  if (files.config.eos_token_ids.empty()) {
+  if (files.parts.config.eos_token_ids.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("model.path: ", config.model().path(),
                                                    " names no end-of-sequence token to learn"));
   }

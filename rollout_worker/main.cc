@@ -1,5 +1,5 @@
 // temper-rollout-worker: generates the completions of leased groups. It joins by the orchestrator's
-// address alone; configuration, weights and work come over the wire. Stopping, in order
+// address alone; configuration, model, weights and work come over the wire. Stopping, in order
 // (worker.cc): take no more leases, end generation at the next decode step, join the threads, leave
 // the run.
 
@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "rollout_worker/engine_sampler.h"
+#include "rollout_worker/model_pull.h"
 #include "rollout_worker/run_setup.h"
 #include "rollout_worker/worker.h"
 #include "services/base/address.h"
@@ -47,13 +48,17 @@ absl::Status Serve(const member::ProcessFlags& flags) {
                                                             .leave_signal = &stop,
                                                             .tls = flags.tls,
                                                             .metrics = &rpc_metrics}));
-  TEMPER_ASSIGN_OR_RETURN(const std::unique_ptr<RunSetup> setup,
-                          LoadRunSetup(membership->run_id(), membership->join_reply().config()));
-  TEMPER_ASSIGN_OR_RETURN(const std::unique_ptr<Sampler> sampler, MakeEngineSampler(*setup));
+  const auto setup = AwaitRunSetup(
+      {.membership = membership.get(), .tls = flags.tls, .stop = &stop, .metrics = &rpc_metrics});
+  if (absl::IsCancelled(setup.status()) && stop.StopRequested()) {
+    return LeaveBeforeWork(membership.get());
+  }
+  TEMPER_RETURN_IF_ERROR(setup.status());
+  TEMPER_ASSIGN_OR_RETURN(const std::unique_ptr<Sampler> sampler, MakeEngineSampler(**setup));
   TEMPER_ASSIGN_OR_RETURN(std::shared_ptr<weights::CollectiveBackEnd> back_end,
-                          weights::MakeBackEnd(setup->config.weights().broadcaster()));
+                          weights::MakeBackEnd((*setup)->config.weights().broadcaster()));
   RolloutWorker worker({.membership = membership.get(),
-                        .setup = setup.get(),
+                        .setup = setup->get(),
                         .sampler = sampler.get(),
                         .registry = &registry,
                         .rpc_metrics = &rpc_metrics,

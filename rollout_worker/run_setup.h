@@ -1,7 +1,7 @@
 #pragma once
 
 // Everything a worker derives from the run's configuration before it takes work. The weights are
-// not part of it: they come from the learner, version 0 included.
+// not part of it: they come later, version 0 included.
 
 #include <cstdint>
 #include <memory>
@@ -10,9 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "model/io/chat_template.h"
-#include "model/io/model_config.h"
-#include "model/io/tokenizer.h"
+#include "model/io/model_files.h"
 #include "numerics/aqn.h"
 #include "numerics/noise_policy.h"
 #include "temper/v1/config.pb.h"
@@ -30,24 +28,19 @@ struct RunSetup {
   numerics::NoisePolicy policy;  // of rollouts
   numerics::AqnPlan aqn;
   uint64_t noise_id = 0;          // fingerprint of both; every submitted group carries it
+  uint64_t model_files_hash = 0;  // of the files it was made from; every manifest names it
   std::vector<int32_t> stop_ids;  // a completion ends after the first of these
 
   // Synchronous: a lease runs on exactly its version, with no swap inside.
   bool synchronous() const { return config.trainer().max_staleness() == 0; }
 };
 
-// Derives what follows from `config` and the parts of a model that are given (the rest of the setup
-// is filled in).
-// Errors: InvalidArgument if the noise blocks do not fit the model, or for a device this build does
-// not have.
+// Derives all of it from `config` and the model files, which come from the learner: nothing is read
+// from this host's disk.
+// Errors: those of model::ParseModelFiles; InvalidArgument if the noise blocks do not fit the
+// model, or for a device this build does not have.
 absl::StatusOr<std::unique_ptr<RunSetup>> MakeRunSetup(std::string run_id, v1::RunConfig config,
-                                                       model::ModelConfig model,
-                                                       std::unique_ptr<model::Tokenizer> tokenizer,
-                                                       model::ChatTemplate chat_template);
-
-// The same with tokenizer and architecture read from config.model.path.
-// Errors: InvalidArgument if the path is not on this host (says which host); those of model/io.
-absl::StatusOr<std::unique_ptr<RunSetup>> LoadRunSetup(std::string run_id, v1::RunConfig config);
+                                                       const model::ModelFiles& files);
 
 // The prompt's ids for one user message, chat template applied.
 // Errors: InvalidArgument for a message that cannot be rendered or encoded, or with more tokens

@@ -172,6 +172,12 @@ absl::Status WeightsKeeper::Fetch(const VersionKey& wanted) {
         "version ", wanted.version, " was published under noise id ", manifest.noise_id(),
         ", this worker's configuration gives ", options_.setup->noise_id));
   }
+  if (manifest.model_files_hash() != options_.setup->model_files_hash) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("version ", wanted.version, " is of a model whose files have hash ",
+                     manifest.model_files_hash(), ", this worker was given those of hash ",
+                     options_.setup->model_files_hash));
+  }
   TEMPER_ASSIGN_OR_RETURN(const std::shared_ptr<const weights::WeightVersion> version,
                           Bring(wanted, manifest));
   return InstallAndAcknowledge(*version);

@@ -1,84 +1,16 @@
 #include "weights/weight_service.h"
 
 #include <algorithm>
-#include <atomic>
 #include <memory>
 #include <utility>
 #include <vector>
 
-#include "absl/time/clock.h"
-#include "services/rpc/status.h"
+#include "services/rpc/stream.h"
 
 namespace temper::weights {
 namespace {
 
 constexpr uint32_t kLargestChunkBytes = 32 << 20;  // below gRPC's message limit with room to spare
-
-// Writes one chunk at a time; gRPC calls OnWriteDone when it may have the next. Owns itself until
-// OnDone.
-class ChunkStream final : public grpc::ServerWriteReactor<v1::BucketChunk> {
- public:
-  ChunkStream(std::shared_ptr<const WeightVersion> version, std::vector<uint32_t> buckets,
-              const WeightServiceOptions& options)
-      : version_(std::move(version)), buckets_(std::move(buckets)), options_(options) {
-    WriteNext();
-  }
-
-  void OnWriteDone(bool ok) override {
-    if (!ok) return End(absl::UnavailableError("the puller is gone"));
-    WriteNext();
-  }
-  void OnCancel() override { cancelled_.store(true); }
-  void OnDone() override {
-    if (options_.metrics != nullptr) {
-      options_.metrics->RecordServer("PullBuckets", result_.code(), absl::Now() - begun_);
-    }
-    delete this;
-  }
-
- private:
-  void End(const absl::Status& status) {
-    result_ = status;
-    Finish(rpc::ToGrpcStatus(status));
-  }
-
-  void WriteNext() {
-    if (cancelled_.load()) return End(absl::CancelledError("the puller gave up"));
-    if (next_ == buckets_.size()) return End(absl::OkStatus());
-    if (absl::Now() - begun_ > options_.longest_stream) {
-      return End(absl::DeadlineExceededError("the puller was too slow"));
-    }
-    const uint32_t bucket = buckets_[next_];
-    const std::vector<std::byte>& bytes = *version_->buckets()[bucket];
-    const size_t size = std::min<size_t>(options_.chunk_bytes, bytes.size() - offset_);
-    chunk_.set_bucket(bucket);
-    chunk_.set_offset_bytes(offset_);
-    chunk_.set_payload(reinterpret_cast<const char*>(bytes.data()) + offset_, size);
-    offset_ += size;
-    if (offset_ == bytes.size()) {
-      offset_ = 0;
-      ++next_;
-    }
-    StartWrite(&chunk_);
-  }
-
-  const std::shared_ptr<const WeightVersion> version_;
-  const std::vector<uint32_t> buckets_;
-  const WeightServiceOptions options_;
-  const absl::Time begun_ = absl::Now();
-  size_t next_ = 0;      // index into buckets_
-  uint64_t offset_ = 0;  // in that bucket
-  v1::BucketChunk chunk_;
-  absl::Status result_;
-  std::atomic<bool> cancelled_ = false;
-};
-
-// A stream that ends with its status before the first chunk.
-class Refusal final : public grpc::ServerWriteReactor<v1::BucketChunk> {
- public:
-  explicit Refusal(const absl::Status& status) { Finish(rpc::ToGrpcStatus(status)); }
-  void OnDone() override { delete this; }
-};
 
 // The buckets asked for, all if none are named.
 absl::StatusOr<std::vector<uint32_t>> AskedBuckets(const v1::PullBucketsRequest& request,
@@ -98,6 +30,67 @@ absl::StatusOr<std::vector<uint32_t>> AskedBuckets(const v1::PullBucketsRequest&
   return buckets;
 }
 
+// Cuts the buckets of a version, which it holds, into chunks.
+class BucketCutter {
+ public:
+  BucketCutter(std::shared_ptr<const WeightVersion> version, std::vector<uint32_t> buckets,
+               uint32_t chunk_bytes)
+      : version_(std::move(version)), buckets_(std::move(buckets)), chunk_bytes_(chunk_bytes) {}
+
+  absl::StatusOr<bool> operator()(v1::BucketChunk* chunk) {
+    if (next_ == buckets_.size()) return false;
+    const uint32_t bucket = buckets_[next_];
+    const std::vector<std::byte>& bytes = *version_->buckets()[bucket];
+    const size_t size = std::min<size_t>(chunk_bytes_, bytes.size() - offset_);
+    chunk->set_bucket(bucket);
+    chunk->set_offset_bytes(offset_);
+    chunk->set_payload(reinterpret_cast<const char*>(bytes.data()) + offset_, size);
+    offset_ += size;
+    if (offset_ == bytes.size()) {
+      offset_ = 0;
+      ++next_;
+    }
+    return true;
+  }
+
+ private:
+  std::shared_ptr<const WeightVersion> version_;
+  std::vector<uint32_t> buckets_;
+  uint32_t chunk_bytes_;
+  size_t next_ = 0;      // index into buckets_
+  uint64_t offset_ = 0;  // in that bucket
+};
+
+// Cuts the model files, which it holds, into chunks.
+class ModelFileCutter {
+ public:
+  ModelFileCutter(std::shared_ptr<const ModelFileSource::Served> served, uint32_t chunk_bytes)
+      : served_(std::move(served)), chunk_bytes_(chunk_bytes), file_(served_->files.begin()) {}
+
+  absl::StatusOr<bool> operator()(v1::FileChunk* chunk) {
+    if (file_ == served_->files.end()) return false;
+    const auto& [name, bytes] = *file_;
+    const size_t size = std::min<size_t>(chunk_bytes_, bytes.size() - offset_);
+    chunk->set_name(name);
+    chunk->set_offset_bytes(offset_);
+    chunk->set_size_bytes(bytes.size());
+    chunk->set_xxh3(served_->xxh3.at(name));
+    chunk->set_payload(bytes.data() + offset_, size);
+    offset_ += size;
+    if (offset_ == bytes.size()) {
+      offset_ = 0;
+      ++file_;
+    }
+    return true;
+  }
+
+ private:
+  std::shared_ptr<const ModelFileSource::Served> served_;
+  uint32_t chunk_bytes_;
+  ModelFiles::const_iterator file_;
+  uint64_t offset_ = 0;  // in that file
+};
+
 }  // namespace
 
 WeightServiceImpl::WeightServiceImpl(const WeightServiceOptions& options) : options_(options) {
@@ -110,13 +103,37 @@ void WeightServiceImpl::SetChunkBytes(uint32_t chunk_bytes) {
 
 grpc::ServerWriteReactor<v1::BucketChunk>* WeightServiceImpl::PullBuckets(
     grpc::CallbackServerContext*, const v1::PullBucketsRequest* request) {
+  auto* reply = new rpc::StreamReply<v1::BucketChunk>(
+      {.metrics = options_.metrics, .method = "PullBuckets", .longest = options_.longest_stream});
   auto version = options_.source->Find(request->run_id(), request->timeline(), request->version());
-  if (!version.ok()) return new Refusal(version.status());
-  auto buckets = AskedBuckets(*request, (*version)->buckets().size());
-  if (!buckets.ok()) return new Refusal(buckets.status());
-  WeightServiceOptions options = options_;
-  options.chunk_bytes = chunk_bytes_.load();
-  return new ChunkStream(*std::move(version), *std::move(buckets), options);
+  absl::Status status = version.status();
+  if (status.ok()) {
+    auto buckets = AskedBuckets(*request, (*version)->buckets().size());
+    status = buckets.status();
+    if (status.ok()) {
+      reply->Begin(BucketCutter(*std::move(version), *std::move(buckets), chunk_bytes_.load()));
+    }
+  }
+  if (!status.ok()) reply->Refuse(status);
+  return reply;
+}
+
+grpc::ServerWriteReactor<v1::FileChunk>* WeightServiceImpl::PullModelFiles(
+    grpc::CallbackServerContext*, const v1::PullModelFilesRequest* request) {
+  auto* reply = new rpc::StreamReply<v1::FileChunk>({.metrics = options_.metrics,
+                                                     .method = "PullModelFiles",
+                                                     .longest = options_.longest_stream});
+  if (options_.model_files == nullptr) {
+    reply->Refuse(absl::UnimplementedError("no model files are served here"));
+    return reply;
+  }
+  auto served = options_.model_files->Find(request->run_id());
+  if (served.ok()) {
+    reply->Begin(ModelFileCutter(*std::move(served), chunk_bytes_.load()));
+  } else {
+    reply->Refuse(served.status());
+  }
+  return reply;
 }
 
 }  // namespace temper::weights

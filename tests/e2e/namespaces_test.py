@@ -1,10 +1,13 @@
-"""A worker on another host joins by address alone; the other host is a network namespace."""
+"""A worker on another host joins by address alone.
+
+The other host is a network namespace, in which the model's folder is an empty one.
+"""
 
 import os
 import shutil
 import subprocess
 
-from run_fixture import BIN, Run, RunTestCase, main, wait_until
+from run_fixture import BIN, TINY_POLICY, Run, RunTestCase, main, wait_until
 
 HERE, THERE = "10.231.77.1", "10.231.77.2"
 
@@ -34,6 +37,15 @@ class Namespaces(RunTestCase):
             done = ip(*words)
             if done.returncode != 0:
                 self.skipTest(f"ip {' '.join(words)}: {done.stdout.strip()}")
+        # Over there the model is not to be seen.
+        self.far = ["ip", "netns", "exec", self.name, "unshare", "--mount", "sh", "-c",
+                    'mount -t tmpfs none "$0" && exec "$@"', TINY_POLICY]
+        hidden = subprocess.run([*self.far, "ls", "-A", TINY_POLICY], check=False,
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True)
+        if hidden.returncode != 0:
+            self.skipTest(f"a folder may not be hidden from a process here: {hidden.stdout.strip()}")
+        self.assertEqual(hidden.stdout, "", "the far host sees no model")
 
     def test_a_worker_in_another_namespace_trains_with_the_run(self):
         changes = {"network": {"listen_host": HERE, "insecure_network": True},
@@ -46,7 +58,7 @@ class Namespaces(RunTestCase):
             self.assertTrue(address.startswith(f"{HERE}:"), address)
             log = run.folder / "far-worker.log"
             worker = subprocess.Popen(
-                ["ip", "netns", "exec", self.name, BIN / "temper-rollout-worker",
+                [*self.far, BIN / "temper-rollout-worker",
                  "--join", address, "--member-id", "far-worker", "--log-file", log],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             self.addCleanup(worker.kill)
@@ -55,6 +67,7 @@ class Namespaces(RunTestCase):
             self.check_ended_clean(run)
             self.assertEqual(run.ledger("SELECT DISTINCT worker FROM attempts"),
                              [("far-worker",)])
+            self.assertIn("model_files_pulled", log.read_text())
 
 
 if __name__ == "__main__":

@@ -124,15 +124,16 @@ absl::Status InProcessRun::Open(const v1::RunConfig& config) {
   reward_metrics_ = std::make_unique<reward_server::RewardMetrics>(&registry_);
   TEMPER_ASSIGN_OR_RETURN(scorer_, reward_server::BatchScorer::Create(
                                        {.threads = 1, .metrics = reward_metrics_.get()}));
-  TEMPER_ASSIGN_OR_RETURN(setup_, rollout_worker::LoadRunSetup(kRunId, config));
+  TEMPER_ASSIGN_OR_RETURN(policy_files_, learner::ReadPolicyFiles(config.model()));
+  TEMPER_ASSIGN_OR_RETURN(setup_,
+                          rollout_worker::MakeRunSetup(kRunId, config, policy_files_.texts));
   return Join(v1::ROLE_REWARD_SERVER, "reward");
 }
 
 absl::Status InProcessRun::OpenLearner(const v1::RunConfig& config) {
   TEMPER_RETURN_IF_ERROR(Join(v1::ROLE_LEARNER, "learner"));
-  TEMPER_ASSIGN_OR_RETURN(policy_files_, learner::ReadPolicyFiles(config.model()));
   TEMPER_ASSIGN_OR_RETURN(learner_options_,
-                          learner::LearnerOptionsFromConfig(config, policy_files_.config));
+                          learner::LearnerOptionsFromConfig(config, policy_files_.parts.config));
   learner_options_.admission.run_id = kRunId;
   TEMPER_ASSIGN_OR_RETURN(
       trainer_, learner::MakeTrainer(learner_options_, config.model().path(), /*checkpoint=*/"",
@@ -165,8 +166,8 @@ absl::Status InProcessRun::OpenLearner(const v1::RunConfig& config) {
                             .store = groups_.get(),
                             .orchestrator = link_.get(),
                             .publisher = &publisher,
-                            .tokenizer = policy_files_.tokenizer.get(),
-                            .chat_template = policy_files_.chat_template.source,
+                            .tokenizer = policy_files_.parts.tokenizer.get(),
+                            .chat_template = policy_files_.parts.chat_template.source,
                             .metrics = &learner_metrics_,
                             .stop = &stop_});
     trained_ = loop.Run();

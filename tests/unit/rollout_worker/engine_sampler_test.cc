@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "model/parameters.h"
-#include "services/config/run_config.h"
 #include "tests/support/status_matchers.h"
+#include "tests/unit/rollout_worker/setup_for_test.h"
 
 namespace temper::rollout_worker {
 namespace {
@@ -16,11 +16,7 @@ using ::temper::testing::StatusIs;
 class EngineSamplerTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    auto config = config::LoadRunConfig("recipes/quickstart.yaml", {});
-    ASSERT_THAT(config, IsOk());
-    auto setup = LoadRunSetup("run-1", *config);
-    ASSERT_THAT(setup, IsOk());
-    setup_ = *std::move(setup);
+    setup_ = SetupForTest();
     parameters_ = *model::InitializeParameters(setup_->model, 3);
   }
 

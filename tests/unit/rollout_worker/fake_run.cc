@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "model/decode_weights.h"
+#include "services/base/check.h"
 #include "services/rpc/reply.h"
 
 namespace temper::rollout_worker {
@@ -43,7 +44,9 @@ class FakeRun::Orchestrator final : public v1::OrchestratorService::CallbackServ
         reply->set_latest_version(run_->manifest_->version());
       }
       AddPeer(reply, v1::ROLE_REWARD_SERVER, "reward", run_->reward_server_->address());
-      AddPeer(reply, v1::ROLE_LEARNER, "learner", run_->learner_server_->address());
+      if (!run_->learner_hidden_) {
+        AddPeer(reply, v1::ROLE_LEARNER, "learner", run_->learner_server_->address());
+      }
       return absl::OkStatus();
     });
   }
@@ -193,13 +196,13 @@ class FakeRun::Learner final : public v1::LearnerService::CallbackService {
   FakeRun* const run_;
 };
 
-FakeRun::FakeRun(v1::RunConfig config, uint64_t noise_id)
-    : noise_id_(noise_id), config_(std::move(config)) {
+FakeRun::FakeRun(const RunSetup& setup)
+    : noise_id_(setup.noise_id), model_files_hash_(setup.model_files_hash), config_(setup.config) {
   orchestrator_ = std::make_unique<Orchestrator>(this);
   reward_ = std::make_unique<Reward>(this);
   learner_ = std::make_unique<Learner>(this);
   weights_ = std::make_unique<weights::WeightServiceImpl>(
-      weights::WeightServiceOptions{.source = &source_});
+      weights::WeightServiceOptions{.source = &source_, .model_files = &model_files_});
   reward_server_ = *rpc::RpcServer::Create({.services = {reward_.get()}});
   learner_server_ = *rpc::RpcServer::Create({.services = {learner_.get(), weights_.get()}});
   orchestrator_server_ = *rpc::RpcServer::Create({.services = {orchestrator_.get()}});
@@ -222,7 +225,8 @@ std::shared_ptr<const weights::WeightVersion> FakeRun::Publish(uint64_t timeline
                                        .version = version,
                                        .noise_id = noise_id_,
                                        .source_address = learner_server_->address(),
-                                       .comm_epoch = comm_epoch},
+                                       .comm_epoch = comm_epoch,
+                                       .model_files_hash = model_files_hash_},
                                       tensors, 1 << 20);
   source_.Publish(whole);
   timeline_ = timeline;
@@ -271,6 +275,18 @@ void FakeRun::Verdict(v1::SubmitVerdict verdict) {
 void FakeRun::ForeignNoise() {
   absl::MutexLock lock(&mutex_);
   noise_id_ ^= 1;
+}
+
+void FakeRun::ForeignModel() {
+  absl::MutexLock lock(&mutex_);
+  model_files_hash_ ^= 1;
+}
+void FakeRun::ServeModel(weights::ModelFiles files) {
+  TEMPER_CHECK(model_files_.Serve("run-1", std::move(files)).ok(), "the test's files are whole");
+}
+void FakeRun::HideLearner(bool hidden) {
+  absl::MutexLock lock(&mutex_);
+  learner_hidden_ = hidden;
 }
 
 FakeRun::Heard FakeRun::heard() const {

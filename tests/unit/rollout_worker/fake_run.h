@@ -18,6 +18,7 @@
 #include "temper/v1/learner.grpc.pb.h"
 #include "temper/v1/orchestrator.grpc.pb.h"
 #include "temper/v1/reward.grpc.pb.h"
+#include "weights/model_files.h"
 #include "weights/weight_service.h"
 #include "weights/weight_source.h"
 
@@ -26,8 +27,8 @@ namespace temper::rollout_worker {
 // Thread-safe. Everything it heard can be read at any time; Await waits for it.
 class FakeRun final {
  public:
-  // config: what JoinReply hands out.
-  FakeRun(v1::RunConfig config, uint64_t noise_id);
+  // setup: of the worker under test; its configuration is what JoinReply hands out.
+  explicit FakeRun(const RunSetup& setup);
   ~FakeRun();
 
   std::string orchestrator_address() const { return orchestrator_server_->address(); }
@@ -46,6 +47,11 @@ class FakeRun final {
   void FailSubmitting(int times);  // likewise
   void Verdict(v1::SubmitVerdict verdict);
   void ForeignNoise();  // manifests name another noise id
+  void ForeignModel();  // manifests name other model files
+  // The learner has read its policy: until then PullModelFiles answers Unavailable.
+  void ServeModel(weights::ModelFiles files);
+  // The learner joins the run; it has from the start unless HideLearner was called.
+  void HideLearner(bool hidden);
 
   // What was heard so far.
   struct Heard {
@@ -86,9 +92,12 @@ class FakeRun final {
   int submit_failures_ ABSL_GUARDED_BY(mutex_) = 0;
   v1::SubmitVerdict verdict_ ABSL_GUARDED_BY(mutex_) = v1::SUBMIT_VERDICT_ADMITTED;
   uint64_t noise_id_ ABSL_GUARDED_BY(mutex_);
+  uint64_t model_files_hash_ ABSL_GUARDED_BY(mutex_);
+  bool learner_hidden_ ABSL_GUARDED_BY(mutex_) = false;
   const v1::RunConfig config_;
 
   weights::WeightSource source_;
+  weights::ModelFileSource model_files_;
   std::unique_ptr<Orchestrator> orchestrator_;
   std::unique_ptr<Reward> reward_;
   std::unique_ptr<Learner> learner_;

@@ -5,9 +5,9 @@
 
 #include <functional>
 
-#include "services/config/run_config.h"
 #include "services/member/submission_checksum.h"
 #include "tests/support/status_matchers.h"
+#include "tests/unit/rollout_worker/setup_for_test.h"
 
 namespace temper::rollout_worker {
 namespace {
@@ -18,13 +18,7 @@ using ::testing::HasSubstr;
 
 class LeaseMessagesTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    auto config = config::LoadRunConfig("recipes/quickstart.yaml", {"seed=17"});
-    ASSERT_THAT(config, IsOk());
-    auto setup = LoadRunSetup("run-1", *config);
-    ASSERT_THAT(setup, IsOk());
-    setup_ = *std::move(setup);
-  }
+  void SetUp() override { setup_ = SetupForTest({"seed=17"}); }
 
   v1::Lease Training(int groups) {
     v1::Lease lease;
@@ -257,11 +251,17 @@ TEST_F(LeaseMessagesTest, AnEvaluationUnderAqnIsSeen) {
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("has no AQN")));
 }
 
-TEST_F(LeaseMessagesTest, AModelThatIsNotOnThisHostIsNamed) {
+TEST_F(LeaseMessagesTest, ASetupIsMadeOfTheFilesThatCameAndNotOfThisHostsDisk) {
   v1::RunConfig config = setup_->config;
   config.mutable_model()->set_path("/nowhere/model");
-  EXPECT_THAT(LoadRunSetup("run-1", config),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("/nowhere/model")));
+  model::ModelFiles files = QuickstartFiles();
+  const auto setup = MakeRunSetup("run-1", config, files);
+  ASSERT_THAT(setup, IsOk());
+  EXPECT_EQ((*setup)->model, setup_->model);
+  EXPECT_EQ((*setup)->model_files_hash, setup_->model_files_hash);
+  files.erase("tokenizer.json");
+  EXPECT_THAT(MakeRunSetup("run-1", config, files),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("tokenizer.json")));
 }
 
 }  // namespace

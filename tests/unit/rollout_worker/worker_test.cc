@@ -6,10 +6,10 @@
 #include <thread>
 
 #include "services/base/exit_code.h"
-#include "services/config/run_config.h"
 #include "services/member/submission_checksum.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/rollout_worker/fake_run.h"
+#include "tests/unit/rollout_worker/setup_for_test.h"
 #include "weights/shared_memory_collective.h"
 
 namespace temper::rollout_worker {
@@ -26,12 +26,8 @@ class WorkerTest : public ::testing::Test {
   void SetUp() override { Begin({}); }
 
   void Begin(const std::vector<std::string>& overrides) {
-    auto config = config::LoadRunConfig("recipes/quickstart.yaml", overrides);
-    ASSERT_THAT(config, IsOk());
-    auto setup = LoadRunSetup("run-1", *config);
-    ASSERT_THAT(setup, IsOk());
-    setup_ = *std::move(setup);
-    run_ = std::make_unique<FakeRun>(*config, setup_->noise_id);
+    setup_ = SetupForTest(overrides);
+    run_ = std::make_unique<FakeRun>(*setup_);
   }
 
   void StartWorker() {

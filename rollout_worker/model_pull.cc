@@ -1,0 +1,81 @@
+#include "rollout_worker/model_pull.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "services/base/log.h"
+#include "services/base/status_macros.h"
+#include "weights/model_file_client.h"
+
+namespace temper::rollout_worker {
+namespace {
+
+constexpr int kMaxDamaged = 3;
+constexpr absl::Duration kRetry = absl::Milliseconds(200);
+constexpr absl::Duration kLeaveTimeout = absl::Seconds(2);
+constexpr absl::Duration kLongestStream = absl::Minutes(2);
+
+// One try at whatever learner the membership names now.
+absl::StatusOr<weights::ModelFiles> PullOnce(const ModelPullOptions& options, absl::Time deadline) {
+  const std::vector<std::string> learner =
+      member::PeerAddresses(options.membership->view(), v1::ROLE_LEARNER);
+  if (learner.empty()) return absl::UnavailableError("no learner has joined the run yet");
+  return weights::PullModelFiles({.address = learner.front(),
+                                  .run_id = options.membership->run_id(),
+                                  .tls = options.tls,
+                                  .timeout = std::min(kLongestStream, deadline - absl::Now()),
+                                  .stop = options.stop,
+                                  .metrics = options.metrics});
+}
+
+}  // namespace
+
+bool PullModelAgain(const absl::Status& status, int damaged) {
+  if (absl::IsDataLoss(status)) return damaged < kMaxDamaged;
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+         absl::IsNotFound(status);
+}
+
+absl::StatusOr<weights::ModelFiles> AwaitModelFiles(const ModelPullOptions& options) {
+  const absl::Time deadline = absl::Now() + options.patience;
+  int damaged = 0;
+  std::string last_reason;
+  while (true) {
+    absl::StatusOr<weights::ModelFiles> files = PullOnce(options, deadline);
+    if (files.ok()) {
+      base::LogInfo("model_files_pulled",
+                    {{"files", files->size()}, {"hash", weights::ModelFilesHash(*files)}});
+      return files;
+    }
+    if (absl::IsDataLoss(files.status())) ++damaged;
+    if (!PullModelAgain(files.status(), damaged)) return files;
+    if (absl::Now() >= deadline) {
+      return absl::DeadlineExceededError(absl::StrCat(
+          "the model did not come from the learner within ", absl::FormatDuration(options.patience),
+          "; last: ", files.status().message()));
+    }
+    if (files.status().ToString() != last_reason) {
+      last_reason = files.status().ToString();
+      base::LogInfo("waiting_for_the_model", {{"from", "the learner"}, {"reason", last_reason}});
+    }
+    if (options.stop->WaitUntil(std::min(deadline, absl::Now() + kRetry))) {
+      return absl::CancelledError("stopped while waiting for the model");
+    }
+  }
+}
+
+absl::StatusOr<std::unique_ptr<RunSetup>> AwaitRunSetup(const ModelPullOptions& options) {
+  TEMPER_ASSIGN_OR_RETURN(const weights::ModelFiles files, AwaitModelFiles(options));
+  return MakeRunSetup(options.membership->run_id(), options.membership->join_reply().config(),
+                      files);
+}
+
+absl::Status LeaveBeforeWork(member::MembershipClient* membership) {
+  const absl::Status left = membership->Leave(kLeaveTimeout);
+  if (!left.ok()) base::LogWarning("leave_failed", {{"error", left.ToString()}});
+  return membership->view().end;
+}
+
+}  // namespace temper::rollout_worker
