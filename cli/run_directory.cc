@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "learner/checkpoint.h"
 #include "services/base/files.h"
 #include "services/base/status_macros.h"
 #include "services/config/run_config.h"
@@ -56,6 +57,21 @@ absl::Status PrepareRunDirectory(const v1::RunConfig& config, const std::string&
   }
   if (!resume) TEMPER_RETURN_IF_ERROR(base::WriteFileAtomically(In(run_dir, "config.yaml"), text));
   return base::WriteFileAtomically(In(run_dir, "resolved.yaml"), config::ToYaml(config));
+}
+
+absl::StatusOr<std::string> LedgerCopyToResume(const v1::RunConfig& config) {
+  TEMPER_ASSIGN_OR_RETURN(const auto checkpoint, learner::FindLatestCheckpoint(config.run_dir()));
+  if (!checkpoint.has_value()) return std::string();
+  const std::string copy = learner::LedgerOf(*checkpoint);
+  const std::string& state_dir = config.orchestrator().state_dir();
+  const std::string ledger = In(state_dir.empty() ? config.run_dir() : state_dir, "ledger.db");
+  if (copy.empty() && !base::PathExists(ledger)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "there is no ", ledger, ", and ", *checkpoint,
+        " holds no copy of it (the orchestrator could not give one then); move that checkpoint "
+        "away to resume from the one before"));
+  }
+  return copy;
 }
 
 std::string FreshRunDirectory(const std::string& recipe) {

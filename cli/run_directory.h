@@ -20,6 +20,12 @@ namespace temper::cli {
 absl::Status PrepareRunDirectory(const v1::RunConfig& config, const std::string& recipe,
                                  const std::vector<std::string>& overrides, bool resume);
 
+// The copy of the ledger in the checkpoint that the run will resume from, for an orchestrator whose
+// ledger is lost; empty if there is no checkpoint, or none in it.
+// FailedPrecondition: the ledger is gone and the checkpoint holds no copy. Else the errors of
+// learner::FindLatestCheckpoint; not for use while the run goes on.
+absl::StatusOr<std::string> LedgerCopyToResume(const v1::RunConfig& config);
+
 // A folder under `runs/` that does not exist yet: runs/<name of the recipe>-<UTC time>.
 std::string FreshRunDirectory(const std::string& recipe);
 

@@ -86,8 +86,14 @@ absl::StatusOr<std::vector<std::string>> Supervisor::Arguments(const SlotKey& ke
   if (role == v1::ROLE_ORCHESTRATOR) {
     args.insert(args.end(),
                 {"--config", absl::StrCat(run_dir, "/resolved.yaml"), "--run-dir", run_dir});
-    if (options_.resume || base::PathExists(absl::StrCat(run_dir, "/ledger.db")))
+    // Only a person goes on with a run that was stopped or had failed.
+    if (orchestrator_started_) {
+      args.push_back("--restarted");
+    } else if (options_.resume) {
+      TEMPER_ASSIGN_OR_RETURN(const std::string copy, LedgerCopyToResume(options_.config));
       args.push_back("--resume");
+      if (!copy.empty()) args.insert(args.end(), {"--restore-ledger", copy});
+    }
     return args;
   }
   args.insert(args.end(), {"--join", address_});
@@ -107,6 +113,7 @@ absl::Status Supervisor::StartSlot(const SlotKey& key, Slot* slot) {
   TEMPER_ASSIGN_OR_RETURN(
       slot->process,
       ChildProcess::Start(absl::StrCat(program_folder_, "/", ProgramOf(role)), args, errors));
+  if (role == v1::ROLE_ORCHESTRATOR) orchestrator_started_ = true;
   options_.on_event(
       absl::StrCat("started ", MemberId(role, number), " (pid ", slot->process->pid(), ")"));
   return absl::OkStatus();

@@ -83,6 +83,7 @@ class Supervisor final {
   absl::Time next_poll_ = absl::InfinitePast();
   uint64_t last_step_ = 0;             // newest metrics line seen
   bool over_ = false;                  // the orchestrator has left by itself
+  bool orchestrator_started_ = false;  // once; later starts are the supervisor's own
 };
 
 }  // namespace temper::cli

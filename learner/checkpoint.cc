@@ -26,6 +26,7 @@ using nlohmann::json;
 constexpr int kFormat = 1;
 constexpr int64_t kMaxJsonBytes = 1 << 20;
 constexpr int64_t kMaxCommitBytes = 64 << 20;
+constexpr char kLedger[] = "/state/ledger.db";
 constexpr char kTemporarySuffix[] = ".partial";
 constexpr char kReplacedSuffix[] = ".replaced";
 
@@ -152,6 +153,9 @@ absl::Status WriteParts(const std::string& dir, const CheckpointContents& conten
                                                    StateToJson(contents.state).dump(1) + "\n"));
   TEMPER_RETURN_IF_ERROR(
       base::WriteFileAtomically(dir + "/state/commit.binpb", contents.commit.SerializeAsString()));
+  if (!contents.ledger_file.empty()) {
+    TEMPER_RETURN_IF_ERROR(base::RenameDurably(contents.ledger_file, dir + kLedger));
+  }
   TEMPER_RETURN_IF_ERROR(WriteManifest(dir, contents));
   return base::SyncDirectory(dir);
 }
@@ -247,6 +251,14 @@ absl::Status MoveAside(const std::string& from, const std::string& to_dir,
 
 std::string CheckpointPath(const std::string& run_dir, uint64_t step) {
   return absl::StrCat(CheckpointsDir(run_dir), "/step_", step);
+}
+
+std::string LedgerCopyPath(const std::string& run_dir, uint64_t step) {
+  return absl::StrCat(CheckpointsDir(run_dir), "/ledger.partial-", step);
+}
+
+std::string LedgerOf(const std::string& dir) {
+  return base::PathExists(dir + kLedger) ? dir + kLedger : std::string();
 }
 
 absl::Status WriteCheckpoint(const std::string& run_dir, const CheckpointContents& contents) {

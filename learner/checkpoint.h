@@ -6,6 +6,9 @@
 //   state/optimizer.safetensors  moments, as first.<parameter> and second.<parameter>
 //   state/trainer.json           the numbers of TrainerState
 //   state/commit.binpb           the CommitStepRequest that closed step N
+//   state/ledger.db              the orchestrator's ledger just before (or after) that commit: with
+//                                the commit it is the ledger as of step N. Missing in supervised
+//                                training, and where the orchestrator could not give it
 //   MANIFEST.json                XXH3-128 and size of every file above, configuration fingerprint
 //
 // A checkpoint is written under a temporary name, synced, hashed and renamed. Functions keep no
@@ -40,6 +43,7 @@ struct CheckpointContents {
   TrainerState state;
   uint64_t config_fingerprint = 0;
   v1::CommitStepRequest commit;
+  std::string ledger_file;  // moved to state/ledger.db; beside the checkpoints; empty: none
 };
 
 // What was read back.
@@ -54,6 +58,13 @@ struct LoadedCheckpoint {
 
 // "RUN/checkpoints/step_12".
 std::string CheckpointPath(const std::string& run_dir, uint64_t step);
+
+// Where a copy of the ledger is put for the checkpoint of `step`, before that is written. What a
+// kill leaves there is cleared by MoveLaterFilesAside.
+std::string LedgerCopyPath(const std::string& run_dir, uint64_t step);
+
+// The copy of the ledger in checkpoint `dir`; empty if it holds none.
+std::string LedgerOf(const std::string& dir);
 
 // Writes RUN/checkpoints/step_<state.step>; one of that step that exists is replaced. On an error
 // nothing of it remains. ResourceExhausted on a full disk, naming the path.

@@ -35,6 +35,10 @@ LearnerMetrics::LearnerMetrics(metrics::MetricsRegistry* r)
           r->AddHistogram("temper_learner_wait_seconds", "Time a step waited for its groups.")),
       checkpoint_seconds(
           r->AddHistogram("temper_learner_checkpoint_seconds", "Time to write one checkpoint.")),
+      ledger_copy_seconds(r->AddHistogram("temper_learner_ledger_copy_seconds",
+                                          "Part of it that the ledger's copy took.")),
+      checkpoints_without_ledger(r->AddCounter("temper_learner_checkpoints_without_ledger_total",
+                                               "Checkpoints that hold no copy of the ledger.")),
       tokens_trained(
           r->AddCounter("temper_learner_tokens_trained_total", "Completion tokens in the loss.")),
       steps_skipped(r->AddCounter("temper_learner_steps_skipped_total",

@@ -41,6 +41,8 @@ struct LearnerMetrics {
   metrics::Histogram& update_seconds;
   metrics::Histogram& wait_seconds;
   metrics::Histogram& checkpoint_seconds;
+  metrics::Histogram& ledger_copy_seconds;
+  metrics::Counter& checkpoints_without_ledger;
   metrics::Counter& tokens_trained;
   metrics::Counter& steps_skipped;
   metrics::Counter& broadcast_groups;

@@ -3,12 +3,44 @@
 #include <limits>
 #include <utility>
 
+#include "services/base/file_parts.h"
+#include "services/base/files.h"
 #include "services/base/status_macros.h"
+#include "services/rpc/status.h"
 
 namespace temper::learner {
 namespace {
 
 using Stub = v1::OrchestratorService::StubInterface;
+
+// A ledger has some 200 bytes an attempt and a few kilobytes a step.
+constexpr uint64_t kMaxLedgerBytes = uint64_t{64} << 30;
+constexpr absl::Duration kLongestSnapshot = absl::Minutes(1);
+
+// One stream, into a file that appears only once it is whole.
+absl::Status ReadSnapshot(Stub* stub, const v1::SnapshotLedgerRequest& request,
+                          const std::string& path, grpc::ClientContext* context) {
+  TEMPER_ASSIGN_OR_RETURN(const auto writer, base::AtomicFileWriter::Create(path));
+  base::FilePartsCheck check({{"ledger.db", kMaxLedgerBytes}});
+  const auto stream = stub->SnapshotLedger(context, request);
+  v1::FileChunk chunk;
+  absl::Status taken;
+  while (taken.ok() && stream->Read(&chunk)) {
+    taken = check.Add({.name = chunk.name(),
+                       .offset_bytes = chunk.offset_bytes(),
+                       .size_bytes = chunk.size_bytes(),
+                       .xxh3 = chunk.xxh3(),
+                       .payload = chunk.payload()});
+    if (taken.ok()) taken = writer->Append(chunk.payload());
+  }
+  if (!taken.ok()) context->TryCancel();
+  const absl::Status ended = rpc::FromGrpcStatus(stream->Finish());
+  TEMPER_RETURN_IF_ERROR(taken);
+  TEMPER_RETURN_IF_ERROR(ended);
+  TEMPER_RETURN_IF_ERROR(check.Finish());
+  if (check.whole().empty()) return absl::DataLossError("the stream of the ledger was empty");
+  return writer->Commit();
+}
 
 }  // namespace
 
@@ -79,6 +111,16 @@ absl::Status OrchestratorClient::EndBroadcastGroup(const v1::EndBroadcastGroupRe
   v1::EndBroadcastGroupReply reply;
   return rpc::CallUnary(stub_.get(), &Stub::EndBroadcastGroup, request, &reply,
                         Call("EndBroadcastGroup", deadline));
+}
+
+absl::Status OrchestratorClient::SnapshotLedger(const v1::SnapshotLedgerRequest& request,
+                                                const std::string& path, absl::Time deadline) {
+  rpc::CallOptions call = Call("SnapshotLedger", deadline);
+  call.timeout = kLongestSnapshot;
+  if (options_.stop != nullptr && options_.stop->StopRequested()) call.stop = nullptr;
+  return rpc::CallWithRetries(call, [&](grpc::ClientContext* context) {
+    return rpc::ToGrpcStatus(ReadSnapshot(stub_.get(), request, path, context));
+  });
 }
 
 absl::Status OrchestratorClient::StopRun(const v1::StopRunRequest& request, absl::Time deadline) {

@@ -41,6 +41,8 @@ class OrchestratorClient final : public OrchestratorLink {
                                   absl::Time deadline) override;
   absl::Status EndBroadcastGroup(const v1::EndBroadcastGroupRequest& request,
                                  absl::Time deadline) override;
+  absl::Status SnapshotLedger(const v1::SnapshotLedgerRequest& request, const std::string& path,
+                              absl::Time deadline) override;
   absl::Status StopRun(const v1::StopRunRequest& request, absl::Time deadline) override;
 
  private:

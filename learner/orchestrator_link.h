@@ -3,7 +3,7 @@
 // What the learner asks of the orchestrator. One real implementation over gRPC
 // (learner/orchestrator_client.h), one in tests. Thread-safe.
 
-#include <string_view>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -33,6 +33,10 @@ class OrchestratorLink {
                                           absl::Time deadline) = 0;
   virtual absl::Status EndBroadcastGroup(const v1::EndBroadcastGroupRequest& request,
                                          absl::Time deadline) = 0;
+  // Writes a copy of the ledger to the file `path`, whole and verified or not at all. A stop that
+  // was raised before does not cancel it. Also ResourceExhausted: no room there, or here.
+  virtual absl::Status SnapshotLedger(const v1::SnapshotLedgerRequest& request,
+                                      const std::string& path, absl::Time deadline) = 0;
   virtual absl::Status StopRun(const v1::StopRunRequest& request, absl::Time deadline) = 0;
 };
 

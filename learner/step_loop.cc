@@ -1,6 +1,7 @@
 #include "learner/step_loop.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <iterator>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "learner/checkpoint.h"
 #include "learner/rollout_noise.h"
 #include "learner/samples_file.h"
+#include "services/base/files.h"
 #include "services/base/log.h"
 #include "services/base/status_macros.h"
 
@@ -19,6 +21,10 @@ namespace {
 constexpr absl::Duration kWaitReport = absl::Seconds(30);
 // An orchestrator that is restarted comes back well within this.
 constexpr absl::Duration kCommitPatience = absl::Minutes(30);
+
+// How long a checkpoint waits for the ledger's copy; after SIGTERM the supervisor waits 10 s.
+constexpr absl::Duration kLedgerPatience = absl::Minutes(2);
+constexpr absl::Duration kLedgerPatienceAtStop = absl::Seconds(4);
 
 // One examination asks the orchestrator once, with a deadline of seconds.
 constexpr absl::Duration kExaminationPatience = absl::Minutes(1);
@@ -44,6 +50,14 @@ void AddUpdate(const DapoStepResult& result, StepRecord* record) {
   record->kl_sampler_learner = result.gap.k1();
   record->kl_sampler_learner_k3 = result.gap.k3();
   record->counters.Merge(result.counters);
+}
+
+// A checkpoint without the ledger still saves what was trained, and goes on with the ledger that is
+// there; failing the run for want of a second copy would lose more than it guards. But whoever is
+// no longer the learner, or was stopped meanwhile, is to write none.
+bool MayDoWithoutLedger(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+         absl::IsResourceExhausted(status) || absl::IsDataLoss(status);
 }
 
 std::string SkipReason(const ClosedBatch& batch, const DapoStepResult& result) {
@@ -202,8 +216,33 @@ v1::CommitStepRequest StepLoop::CommitOf(const ClosedBatch& batch, const StepRec
   return commit;
 }
 
+absl::StatusOr<std::string> StepLoop::CopyLedger() {
+  const absl::Time began = parts_.clock->Now();
+  v1::SnapshotLedgerRequest request;
+  request.set_run_id(parts_.run_id);
+  request.set_timeline(parts_.timeline);
+  request.set_learner_incarnation(parts_.incarnation);
+  const std::string path = LedgerCopyPath(parts_.options->run_dir, parts_.trainer->state().step);
+  TEMPER_RETURN_IF_ERROR(base::MakeDirectories(std::filesystem::path(path).parent_path().string()));
+  const bool stopping = parts_.stop->StopRequested();
+  const absl::Status status = parts_.orchestrator->SnapshotLedger(
+      request, path, absl::Now() + (stopping ? kLedgerPatienceAtStop : kLedgerPatience));
+  const double seconds = absl::ToDoubleSeconds(parts_.clock->Now() - began);
+  parts_.metrics->ledger_copy_seconds.Observe(seconds);
+  if (status.ok()) {
+    base::LogInfo("ledger_copied", {{"step", parts_.trainer->state().step}, {"seconds", seconds}});
+    return path;
+  }
+  if (!MayDoWithoutLedger(status)) return status;
+  parts_.metrics->checkpoints_without_ledger.Increment();
+  base::LogWarning("checkpoint_without_ledger",
+                   {{"step", parts_.trainer->state().step}, {"error", status.ToString()}});
+  return std::string();
+}
+
 absl::Status StepLoop::Checkpoint() {
   const absl::Time began = parts_.clock->Now();
+  TEMPER_ASSIGN_OR_RETURN(const std::string ledger, CopyLedger());
   const model::Parameters& parameters = parts_.trainer->parameters();
   const LearnerOptions& options = *parts_.options;
   TEMPER_RETURN_IF_ERROR(WriteCheckpoint(
@@ -214,7 +253,8 @@ absl::Status StepLoop::Checkpoint() {
                         .moments = &parts_.trainer->optimizer().moments(),
                         .state = parts_.trainer->state(),
                         .config_fingerprint = options.config_fingerprint,
-                        .commit = *last_commit_}));
+                        .commit = *last_commit_,
+                        .ledger_file = ledger}));
   checkpointed_step_ = parts_.trainer->state().step;
   const double seconds = absl::ToDoubleSeconds(parts_.clock->Now() - began);
   parts_.metrics->checkpoint_seconds.Observe(seconds);

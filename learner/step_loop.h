@@ -76,6 +76,9 @@ class StepLoop final {
   absl::StatusOr<Version> BuildVersion() const;
   v1::CommitStepRequest CommitOf(const ClosedBatch& batch, const StepRecord& record) const;
   absl::Status Checkpoint();
+  // The ledger's copy for a checkpoint, a file; empty where the orchestrator cannot give it in
+  // time.
+  absl::StatusOr<std::string> CopyLedger();
   absl::Status CheckpointOnStop();
   absl::Status Publish(Version version);
   void ShowMetrics(const StepRecord& record);

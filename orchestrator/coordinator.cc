@@ -51,13 +51,7 @@ absl::Status Coordinator::Load() {
           absl::StrCat("ledger: ", DesiredFact(role), " is '", recorded, "', not a number"));
     }
   }
-  TEMPER_ASSIGN_OR_RETURN(const uint64_t ended, store->Number("ended"));
-  if (ended == static_cast<uint64_t>(Ended::kFinished)) {
-    ended_ = Ended::kFinished;
-    TEMPER_ASSIGN_OR_RETURN(summary_json_, store->Fact("summary"));
-  } else if (ended != 0) {
-    TEMPER_RETURN_IF_ERROR(store->PutNumber("ended", 0));
-  }
+  TEMPER_RETURN_IF_ERROR(LoadEnd());
   TEMPER_ASSIGN_OR_RETURN(uint64_t started, store->Number("started_at"));
   if (started == 0) {
     started = static_cast<uint64_t>(absl::ToUnixNanos(now));
@@ -72,6 +66,26 @@ absl::Status Coordinator::Load() {
     options_.files->RestoreRewound(timeline, lines);
   }
   RefreshMetrics(now);
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::LoadEnd() {
+  LedgerStore* store = options_.store;
+  TEMPER_ASSIGN_OR_RETURN(const uint64_t ended, store->Number("ended"));
+  if (ended > static_cast<uint64_t>(Ended::kFailed)) {
+    return absl::DataLossError(absl::StrCat("ledger: ended is ", ended));
+  }
+  const Ended recorded = static_cast<Ended>(ended);
+  if (options_.go_on && (recorded == Ended::kStopped || recorded == Ended::kFailed)) {
+    return store->PutNumber("ended", 0);
+  }
+  ended_ = recorded;
+  if (ended_ == Ended::kNo) return absl::OkStatus();
+  TEMPER_ASSIGN_OR_RETURN(end_reason_, store->Fact("end_reason"));
+  // Of a run that did not finish the summary is written again.
+  if (ended_ != Ended::kFinished) return absl::OkStatus();
+  TEMPER_ASSIGN_OR_RETURN(summary_json_, store->Fact("summary"));
+  summarized_at_ = Now();
   return absl::OkStatus();
 }
 
@@ -153,7 +167,11 @@ void Coordinator::RefreshMetrics(absl::Time now) {
 
 absl::Status Coordinator::End(Ended ended, const std::string& reason) {
   if (ended_ != Ended::kNo) return absl::OkStatus();
-  TEMPER_RETURN_IF_ERROR(options_.store->PutNumber("ended", static_cast<uint64_t>(ended)));
+  TEMPER_RETURN_IF_ERROR(
+      options_.store->Transact(SqlDatabase::Durability::kDurable, [&]() -> absl::Status {
+        TEMPER_RETURN_IF_ERROR(options_.store->PutFact("end_reason", reason));
+        return options_.store->PutNumber("ended", static_cast<uint64_t>(ended));
+      }));
   ended_ = ended;
   end_reason_ = reason;
   options_.files->Event("run_ended", {{"state", v1::RunState_Name(State())}, {"reason", reason}});

@@ -40,6 +40,7 @@ struct CoordinatorOptions {
   LedgerStore* store = nullptr;  // these outlive the coordinator
   RunFiles* files = nullptr;
   OrchestratorMetrics* metrics = nullptr;
+  bool go_on = false;  // a person resumes: a run that was stopped or had failed goes on
   base::Clock* clock = base::SystemClock();
 };
 
@@ -50,7 +51,8 @@ struct CoordinatorOptions {
 // returns beyond that is said in proto/temper/v1/orchestrator.proto.
 class Coordinator final {
  public:
-  // Reads the ledger. A run that was stopped or had failed goes on; a finished one stays finished.
+  // Reads the ledger. A run that has ended stays ended, and its end is told again to whoever asks;
+  // with options.go_on one that was stopped or had failed goes on, a finished one stays finished.
   static absl::StatusOr<std::unique_ptr<Coordinator>> Create(CoordinatorOptions options);
 
   absl::Status Join(const v1::JoinRequest& request, v1::JoinReply* reply);
@@ -84,6 +86,9 @@ class Coordinator final {
   absl::Status GetBroadcastGroup(const v1::GetBroadcastGroupRequest& request,
                                  v1::GetBroadcastGroupReply* reply);
 
+  // Whether the caller may have a copy of the ledger; making it needs no lock of ours.
+  absl::Status MaySnapshot(const v1::SnapshotLedgerRequest& request);
+
   absl::Status GetStatus(const v1::GetStatusRequest& request, v1::GetStatusReply* reply);
   absl::Status SetDesired(const v1::SetDesiredRequest& request, v1::SetDesiredReply* reply);
   absl::Status StopRun(const v1::StopRunRequest& request, v1::StopRunReply* reply);
@@ -110,6 +115,7 @@ class Coordinator final {
 
   explicit Coordinator(CoordinatorOptions options);
   absl::Status Load();
+  absl::Status LoadEnd() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Time Now() const { return options_.clock->Now(); }
 
   // Checks shared by messages. NotFound: not a member (join again).

@@ -170,7 +170,6 @@ absl::Status Coordinator::BeginTimeline(const v1::BeginTimelineRequest& request,
                      learner_incarnation_, ", which began timeline ", ledger_->timeline()));
   }
   TEMPER_RETURN_IF_ERROR(ApplyLastCommit(request));
-  const uint64_t next = ledger_->timeline() + 1;
   TEMPER_ASSIGN_OR_RETURN(
       const RewindPlan plan,
       ledger_->BeginTimeline(request.resume_step(), [&](const RewindPlan&) -> absl::Status {
@@ -187,6 +186,7 @@ absl::Status Coordinator::BeginTimeline(const v1::BeginTimelineRequest& request,
   first_acknowledged_.clear();
   groups_ = {};
   items_let_go_.clear();
+  const uint64_t next = ledger_->timeline();
   options_.files->RewindMetrics(request.resume_step(), next);
   options_.files->Event("timeline_begun", {{"timeline", next},
                                            {"resume_step", request.resume_step()},
@@ -197,6 +197,16 @@ absl::Status Coordinator::BeginTimeline(const v1::BeginTimelineRequest& request,
   reply->set_timeline(next);
   RefreshMetrics(Now());
   return absl::OkStatus();
+}
+
+absl::Status Coordinator::MaySnapshot(const v1::SnapshotLedgerRequest& request) {
+  absl::MutexLock lock(&mutex_);
+  TEMPER_RETURN_IF_ERROR(CheckRun(request.run_id()));
+  if (request.timeline() != ledger_->timeline()) {
+    return absl::AbortedError(absl::StrCat("a copy of the ledger for timeline ", request.timeline(),
+                                           ", this is timeline ", ledger_->timeline()));
+  }
+  return CheckLearner(request.learner_incarnation());
 }
 
 absl::Status Coordinator::PublishManifest(const v1::PublishManifestRequest& request,

@@ -38,6 +38,7 @@ absl::StatusOr<std::unique_ptr<Ledger>> Ledger::Open(LedgerStore* store, absl::T
 
 absl::Status Ledger::Load(absl::Time now, absl::Duration lease_duration) {
   TEMPER_ASSIGN_OR_RETURN(timeline_, store_->Number("timeline"));
+  TEMPER_ASSIGN_OR_RETURN(timeline_floor_, store_->Number("timeline_floor"));
   TEMPER_ASSIGN_OR_RETURN(cursor_, store_->Number("cursor"));
   TEMPER_ASSIGN_OR_RETURN(const uint64_t last_lease, store_->Number("last_lease_id"));
   next_lease_id_ = last_lease + 1;

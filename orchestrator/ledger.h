@@ -83,9 +83,9 @@ class Ledger final {
   // Closes the open step: commit.step must be open_step(), commit.timeline the current one, and
   // every closed attempt admitted. FailedPrecondition otherwise. Fills in the cursor.
   absl::Status Commit(CommitRow commit, absl::Span<const ClosedAttempt> closed);
-  // Begins the next timeline after `resume_step`: everything later is rewound (rewind.h), every
-  // open attempt ends rewound. `also` runs in the same transaction, given the plan.
-  // FailedPrecondition: PlanRewind's.
+  // Begins the next timeline, of a number that was never given before, after `resume_step`:
+  // everything later is rewound (rewind.h), every open attempt ends rewound. `also` runs in the
+  // same transaction, given the plan. FailedPrecondition: PlanRewind's.
   absl::StatusOr<RewindPlan> BeginTimeline(
       uint64_t resume_step, const std::function<absl::Status(const RewindPlan&)>& also);
 
@@ -125,6 +125,8 @@ class Ledger final {
 
   LedgerStore* const store_;
   uint64_t timeline_ = 0;
+  uint64_t timeline_floor_ =
+      0;  // numbers up to this one were given before this ledger was restored
   uint64_t steps_closed_ = 0;
   uint64_t cursor_ = 0;
   uint64_t next_lease_id_ = 1;

@@ -86,6 +86,15 @@ absl::StatusOr<std::unique_ptr<LedgerStore>> LedgerStore::Open(const std::string
   return store;
 }
 
+absl::Status LedgerStore::CheckIntegrity() {
+  std::string finding;
+  TEMPER_RETURN_IF_ERROR(database_->Query("PRAGMA quick_check(1)", [&](const SqlRow& row) {
+    if (finding.empty()) finding = row.Text(0);
+  }));
+  if (finding == "ok") return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("ledger: ", finding));
+}
+
 absl::Status LedgerStore::PutFact(const std::string& name, const std::string& value) {
   return database_->Run("INSERT OR REPLACE INTO facts VALUES(?1, ?2)", name, value);
 }

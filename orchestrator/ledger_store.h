@@ -27,6 +27,9 @@ class LedgerStore final {
   // Returns also: FailedPrecondition if it was written by another version of this schema.
   static absl::StatusOr<std::unique_ptr<LedgerStore>> Open(const std::string& path);
 
+  // Reads every page. DataLoss if SQLite finds one that cannot be right.
+  absl::Status CheckIntegrity();
+
   absl::Status Transact(SqlDatabase::Durability durability,
                         const std::function<absl::Status()>& body) {
     return database_->Transact(durability, body);

@@ -78,7 +78,7 @@ absl::StatusOr<RewindPlan> Ledger::BeginTimeline(
   TEMPER_ASSIGN_OR_RETURN(const std::vector<CommitRow> commits, store_->Commits());
   TEMPER_ASSIGN_OR_RETURN(const std::vector<GroupRow> groups, store_->Groups());
   TEMPER_ASSIGN_OR_RETURN(RewindPlan plan, PlanRewind(resume_step, commits, groups));
-  const uint64_t next = timeline_ + 1;
+  const uint64_t next = std::max(timeline_, timeline_floor_) + 1;
   TEMPER_RETURN_IF_ERROR(store_->Transact(Durability::kDurable, [&]() -> absl::Status {
     TEMPER_RETURN_IF_ERROR(
         store_->RewindAttempts(resume_step, absl::StrCat("timeline ", next, " began")));

@@ -14,15 +14,26 @@
 namespace temper {
 namespace {
 
-absl::Status Run(const member::ProcessFlags& flags, const std::string& run_dir, bool resume) {
+struct OrchestratorFlags {
+  std::string run_dir;
+  bool resume = false;
+  bool restarted = false;
+  std::string ledger_copy;
+};
+
+absl::Status Run(const member::ProcessFlags& flags, const OrchestratorFlags& own) {
+  using orchestrator::StartKind;
   TEMPER_RETURN_IF_ERROR(member::StartProcess(flags, "orchestrator"));
   base::StopToken stop;
   TEMPER_ASSIGN_OR_RETURN(std::unique_ptr<base::SignalWatcher> signals,
                           base::SignalWatcher::Create(&stop));
   orchestrator::ProcessOptions options;
   options.config_file = flags.config_file;
-  options.run_dir = run_dir;
-  options.resume = resume;
+  options.run_dir = own.run_dir;
+  options.start = own.restarted ? StartKind::kRestarted
+                  : own.resume  ? StartKind::kResumed
+                                : StartKind::kNew;
+  options.ledger_copy = own.ledger_copy;
   options.listen = flags.listen;
   options.metrics_listen = flags.metrics_listen;
   options.insecure_network = flags.insecure_network;
@@ -39,14 +50,19 @@ absl::Status Run(const member::ProcessFlags& flags, const std::string& run_dir, 
 }  // namespace temper
 
 int main(int argc, char** argv) {
-  std::string run_dir;
-  bool resume = false;
+  temper::OrchestratorFlags own;
   const auto flags = temper::member::ParseProcessFlags(
       argc, argv, "Leads a run: membership, ledger, versions, evaluation.", [&](CLI::App* app) {
-        app->add_option("--run-dir", run_dir, "Run directory; default: the configuration's");
-        app->add_flag("--resume", resume, "Continue the run that is in the run directory");
+        app->add_option("--run-dir", own.run_dir, "Run directory; default: the configuration's");
+        CLI::Option* resume = app->add_flag(
+            "--resume", own.resume, "Go on with the run that is there, also if it was stopped");
+        app->add_flag("--restarted", own.restarted,
+                      "The orchestrator before died: what has ended stays ended")
+            ->excludes(resume);
+        app->add_option("--restore-ledger", own.ledger_copy,
+                        "With --resume: a checkpoint's copy of the ledger, if the ledger is lost");
       });
   if (!flags.ok()) return temper::member::ExitWith("orchestrator", flags.status());
   if (!flags->help.empty()) return temper::member::PrintHelp(*flags);
-  return temper::member::ExitWith("orchestrator", temper::Run(*flags, run_dir, resume));
+  return temper::member::ExitWith("orchestrator", temper::Run(*flags, own));
 }

@@ -1,8 +1,38 @@
 #include "orchestrator/orchestrator_service.h"
 
+#include "services/base/status_macros.h"
 #include "services/rpc/reply.h"
+#include "services/rpc/stream.h"
 
 namespace temper::orchestrator {
+
+namespace {
+
+constexpr size_t kChunkBytes = 1 << 20;
+
+// Cuts a copy of the ledger, which it holds, into chunks.
+class CopyCutter {
+ public:
+  explicit CopyCutter(std::shared_ptr<const LedgerCopy> copy) : copy_(std::move(copy)) {}
+
+  absl::StatusOr<bool> operator()(v1::FileChunk* chunk) {
+    if (offset_ == copy_->size_bytes()) return false;
+    chunk->set_name("ledger.db");
+    chunk->set_offset_bytes(offset_);
+    chunk->set_size_bytes(copy_->size_bytes());
+    chunk->set_xxh3(copy_->xxh3());
+    TEMPER_ASSIGN_OR_RETURN(*chunk->mutable_payload(), copy_->Read(offset_, kChunkBytes));
+    if (chunk->payload().empty()) return absl::DataLossError("the ledger's copy was cut off");
+    offset_ += chunk->payload().size();
+    return true;
+  }
+
+ private:
+  std::shared_ptr<const LedgerCopy> copy_;
+  uint64_t offset_ = 0;
+};
+
+}  // namespace
 
 using Reactor = OrchestratorService::Reactor;
 using Context = OrchestratorService::Context;
@@ -122,6 +152,21 @@ Reactor* OrchestratorService::GetBroadcastGroup(Context* context,
                                                 const v1::GetBroadcastGroupRequest* request,
                                                 v1::GetBroadcastGroupReply* reply) {
   return Look(context, "GetBroadcastGroup", &Coordinator::GetBroadcastGroup, request, reply);
+}
+
+grpc::ServerWriteReactor<v1::FileChunk>* OrchestratorService::SnapshotLedger(
+    Context*, const v1::SnapshotLedgerRequest* request) {
+  auto* reply =
+      new rpc::StreamReply<v1::FileChunk>({.metrics = metrics_, .method = "SnapshotLedger"});
+  if (const absl::Status may = coordinator_->MaySnapshot(*request); !may.ok()) {
+    reply->Refuse(may);
+    return reply;
+  }
+  snapshots_->Make([reply](LedgerSnapshots::Copy copy) {
+    if (!copy.ok()) return reply->Refuse(copy.status());
+    reply->Begin(CopyCutter(*std::move(copy)));
+  });
+  return reply;
 }
 
 }  // namespace temper::orchestrator

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "orchestrator/coordinator.h"
+#include "orchestrator/ledger_snapshots.h"
 #include "orchestrator/work_waiters.h"
 #include "services/rpc/rpc_metrics.h"
 #include "temper/v1/orchestrator.grpc.pb.h"
@@ -17,10 +18,11 @@ class OrchestratorService final : public v1::OrchestratorService::CallbackServic
  public:
   // All outlive the service. on_change (quick, thread-safe): after every message that may have
   // changed when the next thing is due.
-  OrchestratorService(Coordinator* coordinator, WorkWaiters* waiters, rpc::RpcMetrics* metrics,
-                      std::function<void()> on_change)
+  OrchestratorService(Coordinator* coordinator, WorkWaiters* waiters, LedgerSnapshots* snapshots,
+                      rpc::RpcMetrics* metrics, std::function<void()> on_change)
       : coordinator_(coordinator),
         waiters_(waiters),
+        snapshots_(snapshots),
         metrics_(metrics),
         on_change_(std::move(on_change)) {}
 
@@ -48,6 +50,8 @@ class OrchestratorService final : public v1::OrchestratorService::CallbackServic
                              v1::EndBroadcastGroupReply*) override;
   Reactor* GetBroadcastGroup(Context*, const v1::GetBroadcastGroupRequest*,
                              v1::GetBroadcastGroupReply*) override;
+  grpc::ServerWriteReactor<v1::FileChunk>* SnapshotLedger(
+      Context*, const v1::SnapshotLedgerRequest*) override;
   Reactor* GetStatus(Context*, const v1::GetStatusRequest*, v1::GetStatusReply*) override;
   Reactor* SetDesired(Context*, const v1::SetDesiredRequest*, v1::SetDesiredReply*) override;
   Reactor* StopRun(Context*, const v1::StopRunRequest*, v1::StopRunReply*) override;
@@ -66,6 +70,7 @@ class OrchestratorService final : public v1::OrchestratorService::CallbackServic
 
   Coordinator* const coordinator_;
   WorkWaiters* const waiters_;
+  LedgerSnapshots* const snapshots_;
   rpc::RpcMetrics* const metrics_;
   const std::function<void()> on_change_;
 };

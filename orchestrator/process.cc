@@ -48,7 +48,10 @@ absl::Status OrchestratorProcess::Open(const ProcessOptions& options) {
                           config::LoadResolvedConfig(options.config_file));
   const std::string run_dir = options.run_dir.empty() ? config.run_dir() : options.run_dir;
   TEMPER_ASSIGN_OR_RETURN(RunPlan plan, MakeRunPlan(config));
-  TEMPER_ASSIGN_OR_RETURN(directory_, RunDirectory::Open(run_dir, config, options.resume));
+  TEMPER_ASSIGN_OR_RETURN(directory_, RunDirectory::Open({.run_dir = run_dir,
+                                                          .config = config,
+                                                          .start = options.start,
+                                                          .ledger_copy = options.ledger_copy}));
   TEMPER_ASSIGN_OR_RETURN(const std::vector<CommitRow> commits, directory_->store()->Commits());
   std::vector<std::string> lines;
   for (const CommitRow& commit : commits) lines.push_back(commit.metrics_json);
@@ -56,12 +59,18 @@ absl::Status OrchestratorProcess::Open(const ProcessOptions& options) {
   rpc_metrics_ = std::make_unique<rpc::RpcMetrics>(registry_.get());
   metrics_ = std::make_unique<OrchestratorMetrics>(registry_.get());
   files_ = std::make_unique<RunFiles>(run_dir, std::move(lines), base::SystemClock());
+  if (const auto& restored = directory_->restored(); restored.has_value()) {
+    files_->Event("ledger_restored", {{"reason", restored->reason},
+                                      {"moved_aside", restored->moved_aside},
+                                      {"from", options.ledger_copy}});
+  }
   CoordinatorOptions coordinator;
   coordinator.plan = std::move(plan);
   coordinator.run_id = directory_->run_id();
   coordinator.store = directory_->store();
   coordinator.files = files_.get();
   coordinator.metrics = metrics_.get();
+  coordinator.go_on = options.start == StartKind::kResumed;
   TEMPER_ASSIGN_OR_RETURN(coordinator_, Coordinator::Create(std::move(coordinator)));
   return coordinator_->VerifyAccounting();
 }
@@ -73,8 +82,9 @@ absl::Status OrchestratorProcess::Serve(const ProcessOptions& options) {
   }
   waiters_ =
       std::make_unique<WorkWaiters>(coordinator_.get(), rpc_metrics_.get(), base::SystemClock());
+  snapshots_ = std::make_unique<LedgerSnapshots>(directory_->ledger_path());
   service_ = std::make_unique<OrchestratorService>(coordinator_.get(), waiters_.get(),
-                                                   rpc_metrics_.get(), [this] {
+                                                   snapshots_.get(), rpc_metrics_.get(), [this] {
                                                      absl::MutexLock lock(&mutex_);
                                                      changed_ = true;
                                                    });
@@ -149,6 +159,7 @@ absl::Status OrchestratorProcess::Run(base::StopToken* stop) {
     changed_ = false;
   }
   waiters_->Close();
+  snapshots_->Close();
   server_->Shutdown(kDrain);
   endpoint_.reset();
   files_->Event("exit", {{"state", v1::RunState_Name(coordinator_->state())}});

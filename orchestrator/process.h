@@ -12,6 +12,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "orchestrator/coordinator.h"
+#include "orchestrator/ledger_snapshots.h"
 #include "orchestrator/orchestrator_service.h"
 #include "orchestrator/run_directory.h"
 #include "orchestrator/work_waiters.h"
@@ -24,7 +25,8 @@ namespace temper::orchestrator {
 struct ProcessOptions {
   std::string config_file;  // resolved.yaml
   std::string run_dir;      // empty: the configuration's
-  bool resume = false;
+  StartKind start = StartKind::kNew;
+  std::string ledger_copy;                     // see RunDirectoryOptions
   std::string listen = "127.0.0.1:0";          // host:port; port 0: the recorded one of a resumed
   std::string metrics_listen = "127.0.0.1:0";  // run, else any
   bool insecure_network = false;
@@ -34,8 +36,8 @@ struct ProcessOptions {
 // Owns everything the orchestrator is made of. Serves from Create on; Run ends it.
 class OrchestratorProcess final {
  public:
-  // Returns: InvalidArgument (configuration, a run directory that is in use without resume or
-  // belongs to another configuration), what the parts return.
+  // Returns: InvalidArgument (configuration, a run directory that is in use by a new run or belongs
+  // to another configuration), what the parts return.
   static absl::StatusOr<std::unique_ptr<OrchestratorProcess>> Create(const ProcessOptions& options);
   ~OrchestratorProcess();
 
@@ -61,6 +63,7 @@ class OrchestratorProcess final {
   std::unique_ptr<RunFiles> files_;
   std::unique_ptr<Coordinator> coordinator_;
   std::unique_ptr<WorkWaiters> waiters_;
+  std::unique_ptr<LedgerSnapshots> snapshots_;
   std::unique_ptr<OrchestratorService> service_;
   std::unique_ptr<rpc::RpcServer> server_;
   std::unique_ptr<metrics::HttpEndpoint> endpoint_;

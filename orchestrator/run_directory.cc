@@ -58,20 +58,30 @@ absl::StatusOr<Recorded> ReadRecorded(const std::string& run_dir) {
   return recorded;
 }
 
-absl::StatusOr<std::unique_ptr<RunDirectory>> RunDirectory::Open(const std::string& run_dir,
-                                                                 const v1::RunConfig& config,
-                                                                 bool resume) {
-  const std::string state_dir =
-      config.orchestrator().state_dir().empty() ? run_dir : config.orchestrator().state_dir();
-  TEMPER_RETURN_IF_ERROR(base::MakeDirectories(run_dir));
+absl::StatusOr<std::unique_ptr<RunDirectory>> RunDirectory::Open(
+    const RunDirectoryOptions& options) {
+  const v1::RunConfig& config = options.config;
+  const std::string state_dir = config.orchestrator().state_dir().empty()
+                                    ? options.run_dir
+                                    : config.orchestrator().state_dir();
+  TEMPER_RETURN_IF_ERROR(base::MakeDirectories(options.run_dir));
   TEMPER_RETURN_IF_ERROR(base::MakeDirectories(state_dir));
   const std::string ledger = absl::StrCat(state_dir, "/ledger.db");
-  if (base::PathExists(ledger) && !resume) {
+  if (base::PathExists(ledger) && options.start == StartKind::kNew) {
     return absl::InvalidArgumentError(absl::StrCat(
         ledger, " is the ledger of a run: continue it with --resume, or choose another run_dir"));
   }
+  std::optional<LedgerRestored> restored;
+  if (options.start == StartKind::kResumed && !options.ledger_copy.empty()) {
+    TEMPER_ASSIGN_OR_RETURN(restored, RestoreLedgerIfLost({.ledger = ledger,
+                                                           .copy = options.ledger_copy,
+                                                           .run_dir = options.run_dir,
+                                                           .now = absl::Now()}));
+  }
   TEMPER_ASSIGN_OR_RETURN(std::unique_ptr<LedgerStore> store, LedgerStore::Open(ledger));
-  std::unique_ptr<RunDirectory> directory(new RunDirectory(run_dir, std::move(store)));
+  std::unique_ptr<RunDirectory> directory(
+      new RunDirectory(options.run_dir, ledger, std::move(store)));
+  directory->restored_ = std::move(restored);
   TEMPER_ASSIGN_OR_RETURN(directory->run_id_, directory->store_->Fact("run_id"));
   TEMPER_RETURN_IF_ERROR(directory->run_id_.empty() ? directory->Begin(config)
                                                     : directory->CompareConfig(config));

@@ -14,6 +14,8 @@
 namespace temper::orchestrator {
 namespace {
 
+constexpr int kBusyMilliseconds = 2000;  // a person's sqlite3 shell may hold a read lock
+
 absl::StatusCode CodeOf(int sqlite_code) {
   switch (sqlite_code & 0xff) {
     case SQLITE_FULL:
@@ -24,6 +26,11 @@ absl::StatusCode CodeOf(int sqlite_code) {
     default:
       return absl::StatusCode::kUnavailable;
   }
+}
+
+absl::Status ErrorOf(sqlite3* handle, int code, const std::string& path, const std::string& what) {
+  return absl::Status(CodeOf(code), absl::StrCat("ledger ", path, ": ", what, ": ",
+                                                 handle ? sqlite3_errmsg(handle) : "no memory"));
 }
 
 absl::StatusOr<int> TakeLock(const std::string& path) {
@@ -95,19 +102,40 @@ absl::StatusOr<std::unique_ptr<SqlDatabase>> SqlDatabase::Open(const std::string
   std::unique_ptr<SqlDatabase> database(new SqlDatabase(handle, lock, path));
   if (code != SQLITE_OK) return database->Error(code, "cannot open");
   sqlite3_extended_result_codes(handle, 1);
-  sqlite3_busy_timeout(handle, 2000);  // a person's sqlite3 shell may hold a read lock
+  sqlite3_busy_timeout(handle, kBusyMilliseconds);
   TEMPER_RETURN_IF_ERROR(database->Script("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"));
   return database;
 }
 
 absl::Status SqlDatabase::Error(int code, const std::string& what) const {
-  return absl::Status(CodeOf(code), absl::StrCat("ledger ", path_, ": ", what, ": ",
-                                                 handle_ ? sqlite3_errmsg(handle_) : "no memory"));
+  return ErrorOf(handle_, code, path_, what);
 }
 
 absl::Status SqlDatabase::Script(const char* sql) {
   const int code = sqlite3_exec(handle_, sql, nullptr, nullptr, nullptr);
   return code == SQLITE_OK ? absl::OkStatus() : Error(code, sql);
+}
+
+absl::Status CopyDatabase(const std::string& path, const std::string& copy) {
+  sqlite3* handle = nullptr;
+  int code =
+      sqlite3_open_v2(path.c_str(), &handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr);
+  sqlite3_stmt* statement = nullptr;
+  if (code == SQLITE_OK) code = sqlite3_busy_timeout(handle, kBusyMilliseconds);
+  if (code == SQLITE_OK) {
+    code = sqlite3_prepare_v2(handle, "VACUUM INTO ?1", -1, &statement, nullptr);
+  }
+  if (code == SQLITE_OK) {
+    sqlite3_bind_text(statement, 1, copy.data(), static_cast<int>(copy.size()), SQLITE_TRANSIENT);
+    code = sqlite3_step(statement);
+    if (code == SQLITE_DONE) code = SQLITE_OK;
+  }
+  absl::Status status = code == SQLITE_OK
+                            ? absl::OkStatus()
+                            : ErrorOf(handle, code, path, absl::StrCat("cannot copy to ", copy));
+  sqlite3_finalize(statement);
+  sqlite3_close(handle);
+  return status;
 }
 
 absl::StatusOr<sqlite3_stmt*> SqlDatabase::Prepare(std::string_view sql) {

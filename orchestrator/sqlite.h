@@ -94,6 +94,12 @@ class SqlDatabase final {
   std::map<std::string, sqlite3_stmt*, std::less<>> statements_;
 };
 
+// Writes the database at `path` as it is now into the file `copy`, which must not exist: one whole
+// file with no log beside it. Reads through a connection of its own, so that it may run on another
+// thread than a SqlDatabase of that path, whose writers it does not hold up.
+// Errors: those of SqlDatabase.
+absl::Status CopyDatabase(const std::string& path, const std::string& copy);
+
 // OK, or FailedPrecondition if statfs says that `directory` is on a network file system.
 absl::Status CheckLocalFileSystem(const std::string& directory);
 

@@ -1,6 +1,8 @@
 """Runs A and B: a run killed in the middle and resumed equals the uninterrupted one to the bit."""
 
-from run_fixture import STEPS, UNDISTURBED, Run, RunTestCase, main
+import subprocess
+
+from run_fixture import BIN, STEPS, UNDISTURBED, Run, RunTestCase, main
 
 
 class ResumedRun(RunTestCase):
@@ -19,6 +21,16 @@ class ResumedRun(RunTestCase):
             self.assertEqual(resumed["timeline"], 2)
             self.assertLess(killed_at, STEPS, "it was killed in the middle")
 
+    def check_stays_ended_when_its_orchestrator_is_restarted(self, run):
+        """A supervisor's restart of the orchestrator is not a person's resume."""
+        done = subprocess.run(
+            [BIN / "temper-orchestrator", "--restarted", "--config", run.dir / "resolved.yaml",
+             "--run-dir", run.dir], check=False, timeout=40, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertEqual(run.events()[-1]["event"], "exit")
+        self.assertEqual(run.events()[-1]["state"], "RUN_STATE_STOPPED")
+
     def test_stopped_by_a_signal_it_drains_and_goes_on_from_there(self):
         with Run("stopped") as run:
             run.start("local.rollout_workers=2")
@@ -28,6 +40,7 @@ class ResumedRun(RunTestCase):
             run.await_no_process()
             self.check_accounting(run)
             self.assertEqual(run.summary()["state"], "stopped")
+            self.check_stays_ended_when_its_orchestrator_is_restarted(run)
 
             run.start("--resume", "auto").finish()
 

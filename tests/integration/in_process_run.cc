@@ -11,6 +11,7 @@
 #include "reward_server/reward_service.h"
 #include "rollout_worker/engine_sampler.h"
 #include "rollout_worker/lease_messages.h"
+#include "services/base/files.h"
 #include "services/base/status_macros.h"
 
 namespace temper::testing {
@@ -89,6 +90,13 @@ absl::Status CoordinatorLink::EndBroadcastGroup(const v1::EndBroadcastGroupReque
   return coordinator_->EndBroadcastGroup(request, &reply);
 }
 
+absl::Status CoordinatorLink::SnapshotLedger(const v1::SnapshotLedgerRequest& request,
+                                             const std::string& path, absl::Time) {
+  TEMPER_RETURN_IF_ERROR(coordinator_->MaySnapshot(request));
+  TEMPER_RETURN_IF_ERROR(base::RemoveAll(path));
+  return orchestrator::CopyDatabase(ledger_path_, path);
+}
+
 absl::Status CoordinatorLink::StopRun(const v1::StopRunRequest& request, absl::Time) {
   v1::StopRunReply reply;
   return coordinator_->StopRun(request, &reply);
@@ -120,7 +128,8 @@ absl::Status InProcessRun::Open(const v1::RunConfig& config) {
   options.metrics = orchestrator_metrics_.get();
   options.clock = &clock_;
   TEMPER_ASSIGN_OR_RETURN(coordinator_, orchestrator::Coordinator::Create(std::move(options)));
-  link_ = std::make_unique<CoordinatorLink>(coordinator_.get(), &happenings_);
+  link_ = std::make_unique<CoordinatorLink>(coordinator_.get(), config.run_dir() + "/ledger.db",
+                                            &happenings_);
   reward_metrics_ = std::make_unique<reward_server::RewardMetrics>(&registry_);
   TEMPER_ASSIGN_OR_RETURN(scorer_, reward_server::BatchScorer::Create(
                                        {.threads = 1, .metrics = reward_metrics_.get()}));

@@ -51,8 +51,9 @@ class Happenings final {
 // The learner's calls, straight into the coordinator. Thread-safe.
 class CoordinatorLink final : public learner::OrchestratorLink {
  public:
-  CoordinatorLink(orchestrator::Coordinator* coordinator, Happenings* happenings)
-      : coordinator_(coordinator), happenings_(happenings) {}
+  CoordinatorLink(orchestrator::Coordinator* coordinator, std::string ledger_path,
+                  Happenings* happenings)
+      : coordinator_(coordinator), ledger_path_(std::move(ledger_path)), happenings_(happenings) {}
   absl::StatusOr<v1::BeginTimelineReply> BeginTimeline(const v1::BeginTimelineRequest& request,
                                                        absl::Time deadline) override;
   absl::StatusOr<v1::AdmitGroupReply> AdmitGroup(const v1::AdmitGroupRequest& request,
@@ -64,10 +65,13 @@ class CoordinatorLink final : public learner::OrchestratorLink {
   absl::Status FormBroadcastGroup(const v1::FormBroadcastGroupRequest& request,
                                   absl::Time) override;
   absl::Status EndBroadcastGroup(const v1::EndBroadcastGroupRequest& request, absl::Time) override;
+  absl::Status SnapshotLedger(const v1::SnapshotLedgerRequest& request, const std::string& path,
+                              absl::Time deadline) override;
   absl::Status StopRun(const v1::StopRunRequest& request, absl::Time deadline) override;
 
  private:
   orchestrator::Coordinator* const coordinator_;
+  const std::string ledger_path_;
   Happenings* const happenings_;
 };
 

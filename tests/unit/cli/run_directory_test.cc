@@ -5,6 +5,8 @@
 
 #include <string>
 
+#include "learner/checkpoint.h"
+#include "model/io/loader.h"
 #include "services/base/files.h"
 #include "services/config/run_config.h"
 #include "tests/support/temp_dir.h"
@@ -48,6 +50,32 @@ TEST_F(RunDirectoryTest, WorkerCountsMayDifferOnResume) {
   ASSERT_TRUE(PrepareRunDirectory(Config(), Path("recipe.yaml"), {}, false).ok());
   EXPECT_TRUE(
       PrepareRunDirectory(Config({"local.rollout_workers=3"}), Path("recipe.yaml"), {}, true).ok());
+}
+
+TEST_F(RunDirectoryTest, ALedgerThatIsGoneIsTakenFromTheNewestCheckpointOrSaidToBeGone) {
+  const v1::RunConfig config = Config();
+  EXPECT_EQ(LedgerCopyToResume(config).value_or("?"), "") << "there is no checkpoint";
+  const auto model = model::LoadModel("tests/golden/tiny_qwen2");
+  ASSERT_TRUE(model.ok()) << model.status();
+  const std::vector<learner::AdamWMoments> moments;
+  learner::CheckpointContents contents{
+      .model = {.config = model->config, .tensors = model::ViewsOf(model->tensors)},
+      .moments = &moments,
+      .state = {.step = 1},
+      .ledger_file = learner::LedgerCopyPath(config.run_dir(), 1)};
+  ASSERT_TRUE(base::MakeDirectories(Path("run/checkpoints")).ok());
+  ASSERT_TRUE(base::WriteFileAtomically(contents.ledger_file, "pages").ok());
+  ASSERT_TRUE(learner::WriteCheckpoint(config.run_dir(), contents).ok());
+  EXPECT_EQ(LedgerCopyToResume(config).value_or("?"),
+            Path("run/checkpoints/step_1/state/ledger.db"));
+  contents.state.step = 2;
+  contents.ledger_file.clear();
+  ASSERT_TRUE(learner::WriteCheckpoint(config.run_dir(), contents).ok());
+  const auto gone = LedgerCopyToResume(config);
+  EXPECT_EQ(gone.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(gone.status().message()), HasSubstr("step_2 holds no copy"));
+  ASSERT_TRUE(base::WriteFileAtomically(Path("run/ledger.db"), "a ledger").ok());
+  EXPECT_EQ(LedgerCopyToResume(config).value_or("?"), "");
 }
 
 TEST_F(RunDirectoryTest, TheOrchestratorsRecordIsReadWithCare) {

@@ -44,6 +44,7 @@ class CheckpointTest : public ::testing::Test {
     contents.config_fingerprint = 0xabcdef0123456789;
     contents.commit.set_step(step);
     contents.commit.set_metrics_json("{}");
+    contents.ledger_file = ledger_;
     return WriteCheckpoint(dir_.path(), contents);
   }
 
@@ -52,6 +53,7 @@ class CheckpointTest : public ::testing::Test {
   testing::TempDir dir_;
   model::LoadedModel model_;
   std::vector<AdamWMoments> moments_;
+  std::string ledger_;  // that the next checkpoint takes in
 };
 
 TEST_F(CheckpointTest, ReadsBackEveryBit) {
@@ -74,6 +76,23 @@ TEST_F(CheckpointTest, ReadsBackEveryBit) {
     EXPECT_EQ(loaded->moments[i].first, moments_[i].first);
     EXPECT_EQ(loaded->moments[i].second, moments_[i].second);
   }
+}
+
+TEST_F(CheckpointTest, TheLedgersCopyIsMovedInAndIsPartOfTheWhole) {
+  ledger_ = LedgerCopyPath(dir_.path(), 4);
+  ASSERT_THAT(base::MakeDirectories(dir_.File("checkpoints")), IsOk());
+  ASSERT_THAT(base::WriteFileAtomically(ledger_, "pages"), IsOk());
+  ASSERT_THAT(Write(4), IsOk());
+  EXPECT_FALSE(base::PathExists(ledger_));
+  const std::string inside = LedgerOf(StepDir(4));
+  EXPECT_EQ(base::ReadFile(inside, 100).value_or(""), "pages");
+  EXPECT_THAT(ReadCheckpoint(StepDir(4), 0), IsOk());
+  ASSERT_THAT(base::WriteFileAtomically(inside, "pagez"), IsOk());
+  EXPECT_THAT(ReadCheckpoint(StepDir(4), 0),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("state/ledger.db")));
+  ledger_.clear();
+  ASSERT_THAT(Write(5), IsOk());
+  EXPECT_EQ(LedgerOf(StepDir(5)), "");
 }
 
 TEST_F(CheckpointTest, RefusesAnotherConfiguration) {

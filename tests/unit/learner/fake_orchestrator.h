@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "learner/orchestrator_link.h"
+#include "services/base/files.h"
 
 namespace temper::testing {
 
@@ -33,6 +34,9 @@ class FakeOrchestrator final : public learner::OrchestratorLink {
   int admit_failures = 0;
   // Admissions that are carried out and answered Unavailable.
   int admit_answers_lost = 0;
+  // Called at the begin of every SnapshotLedger; what it answers unless OK.
+  std::function<void()> on_snapshot;
+  absl::Status snapshot_status;
 
   absl::StatusOr<v1::BeginTimelineReply> BeginTimeline(const v1::BeginTimelineRequest&,
                                                        absl::Time) override {
@@ -109,6 +113,14 @@ class FakeOrchestrator final : public learner::OrchestratorLink {
     return absl::OkStatus();
   }
 
+  absl::Status SnapshotLedger(const v1::SnapshotLedgerRequest& request, const std::string& path,
+                              absl::Time) override {
+    if (on_snapshot) on_snapshot();
+    absl::MutexLock lock(&mutex_);
+    snapshots_.push_back(request);
+    return snapshot_status.ok() ? base::WriteFileAtomically(path, "the ledger") : snapshot_status;
+  }
+
   absl::Status StopRun(const v1::StopRunRequest& request, absl::Time) override {
     absl::MutexLock lock(&mutex_);
     stops_.push_back(request);
@@ -118,6 +130,7 @@ class FakeOrchestrator final : public learner::OrchestratorLink {
   std::vector<v1::AdmitGroupRequest> admissions() const { return Copy(admissions_); }
   std::vector<v1::CommitStepRequest> commits() const { return Copy(commits_); }
   std::vector<v1::Manifest> manifests() const { return Copy(manifests_); }
+  std::vector<v1::SnapshotLedgerRequest> snapshots() const { return Copy(snapshots_); }
   std::vector<v1::StopRunRequest> stops() const { return Copy(stops_); }
   std::vector<v1::FormBroadcastGroupRequest> groups() const { return Copy(groups_); }
   std::vector<v1::EndBroadcastGroupRequest> ended_groups() const { return Copy(ended_groups_); }
@@ -135,6 +148,7 @@ class FakeOrchestrator final : public learner::OrchestratorLink {
   std::vector<v1::AdmitGroupRequest> admissions_;
   std::vector<v1::CommitStepRequest> commits_;
   std::vector<v1::Manifest> manifests_;
+  std::vector<v1::SnapshotLedgerRequest> snapshots_;
   std::vector<v1::StopRunRequest> stops_;
   std::vector<v1::FormBroadcastGroupRequest> groups_;
   std::vector<v1::EndBroadcastGroupRequest> ended_groups_;

@@ -179,6 +179,57 @@ TEST(StepLoopTest, ClosesEveryStepInOrderAndBringsEveryVersionOut) {
   }
 }
 
+TEST(StepLoopTest, EveryCheckpointHoldsTheLedgerThatWasAskedForBeforeItsCommit) {
+  testing::TempDir dir;
+  LearnerForTest learner(OptionsForTest(dir.path()), FreshTrainer());
+  std::vector<size_t> commits_before;
+  learner.orchestrator_.on_snapshot = [&] {
+    commits_before.push_back(learner.orchestrator_.commits().size());
+  };
+  ASSERT_THAT(learner.Run(), IsOk());
+  EXPECT_THAT(commits_before, ::testing::ElementsAre(0, 1, 2));
+  EXPECT_EQ(learner.orchestrator_.snapshots()[0].timeline(), 1u);
+  EXPECT_EQ(learner.orchestrator_.snapshots()[0].learner_incarnation(), 9u);
+  for (uint64_t step = 1; step <= 3; ++step) {
+    const std::string ledger = LedgerOf(CheckpointPath(dir.path(), step));
+    EXPECT_EQ(base::ReadFile(ledger, 100).value_or(""), "the ledger");
+    EXPECT_FALSE(base::PathExists(LedgerCopyPath(dir.path(), step)));
+  }
+}
+
+TEST(StepLoopTest, ACheckpointIsWrittenWithoutALedgerThatCannotBeHadAndCounted) {
+  testing::TempDir dir;
+  LearnerForTest learner(OptionsForTest(dir.path()), FreshTrainer());
+  learner.orchestrator_.snapshot_status = absl::ResourceExhaustedError("disk full over there");
+  ASSERT_THAT(learner.Run(), IsOk());
+  EXPECT_EQ(learner.orchestrator_.commits().size(), 3u);
+  EXPECT_THAT(ReadCheckpoint(CheckpointPath(dir.path(), 3), 5), IsOk());
+  EXPECT_EQ(LedgerOf(CheckpointPath(dir.path(), 3)), "");
+  EXPECT_EQ(learner.metrics_.checkpoints_without_ledger.Value(), 3);
+}
+
+TEST(StepLoopTest, WhoIsNoLongerTheLearnerWritesNoCheckpoint) {
+  testing::TempDir dir;
+  LearnerForTest learner(OptionsForTest(dir.path()), FreshTrainer());
+  learner.orchestrator_.snapshot_status = absl::AbortedError("timeline 2 has begun");
+  EXPECT_THAT(learner.Run(), StatusIs(absl::StatusCode::kAborted));
+  EXPECT_TRUE(learner.orchestrator_.commits().empty());
+  EXPECT_FALSE(base::PathExists(CheckpointPath(dir.path(), 1)));
+}
+
+TEST(StepLoopTest, AStopWhileTheLedgerIsAwaitedStillWritesTheCheckpoint) {
+  testing::TempDir dir;
+  LearnerForTest learner(OptionsForTest(dir.path()), FreshTrainer());
+  learner.orchestrator_.snapshot_status = absl::CancelledError("this process is stopping");
+  learner.orchestrator_.on_snapshot = [&] {
+    if (learner.stop_.StopRequested()) learner.orchestrator_.snapshot_status = absl::OkStatus();
+    learner.stop_.RequestStop();
+  };
+  ASSERT_THAT(learner.Run(), IsOk());
+  EXPECT_THAT(ReadCheckpoint(CheckpointPath(dir.path(), 1), 5), IsOk());
+  EXPECT_NE(LedgerOf(CheckpointPath(dir.path(), 1)), "");
+}
+
 TEST(StepLoopTest, AStepInWhichNothingWasKeptClosesWithUnchangedBytes) {
   testing::TempDir dir;
   LearnerForTest learner(OptionsForTest(dir.path()), FreshTrainer());

@@ -185,6 +185,79 @@ TEST(Recovery, ADamagedNumberInTheLedgerIsCorruptDataAndNotTheEndOfTheProcess) {
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("'many'")));
 }
 
+v1::HeartbeatReply BeatOf(TestRun* run, const std::string& member) {
+  v1::HeartbeatRequest request;
+  request.set_run_id("run");
+  request.set_member_id(member);
+  request.set_incarnation(1);
+  v1::HeartbeatReply reply;
+  EXPECT_THAT((*run)->Heartbeat(request, &reply), IsOk());
+  return reply;
+}
+
+void Stop(TestRun* run, bool failed) {
+  v1::StopRunRequest request;
+  request.set_run_id("run");
+  request.set_reason("noise was not seen");
+  request.set_failed(failed);
+  v1::StopRunReply reply;
+  ASSERT_THAT((*run)->StopRun(request, &reply), IsOk());
+}
+
+TEST(Recovery, AFailedRunStaysFailedWhenTheOrchestratorIsRestarted) {
+  TestRun run;
+  run.BeginTraining();
+  Stop(&run, /*failed=*/true);
+  run.Restart();
+  EXPECT_EQ(run->state(), v1::RUN_STATE_FAILED);
+  const v1::HeartbeatReply told = BeatOf(&run, "w1");
+  EXPECT_EQ(told.state(), v1::RUN_STATE_FAILED);
+  EXPECT_EQ(told.state_reason(), "noise was not seen");
+  EXPECT_TRUE(told.drain());
+  EXPECT_FALSE(run.Acquire("w1").has_lease());
+  EXPECT_THAT(run.Join(v1::ROLE_LEARNER, "learner", 9),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("noise was not seen")));
+  v1::GetStatusReply status;
+  ASSERT_THAT(run->GetStatus({}, &status), IsOk());
+  EXPECT_EQ(status.state_reason(), "noise was not seen");
+  const auto due = run->SummaryDue();  // and its summary is written, again or for the first time
+  ASSERT_THAT(due, IsOk());
+  ASSERT_TRUE(due->has_value());
+  EXPECT_EQ((*due)->state, "failed");
+}
+
+TEST(Recovery, AStoppedRunGoesOnForAPersonAndNotForTheSupervisor) {
+  TestRun run;
+  run.BeginTraining();
+  Stop(&run, /*failed=*/false);
+  run.Restart();
+  EXPECT_EQ(run->state(), v1::RUN_STATE_STOPPED);
+  run.Restart(/*go_on=*/true);
+  EXPECT_EQ(run->state(), v1::RUN_STATE_TRAINING);
+  run.Restart();
+  EXPECT_EQ(run->state(), v1::RUN_STATE_TRAINING) << "its end is forgotten";
+}
+
+TEST(Recovery, AFinishedRunStaysFinishedForBothAndItsProcessEnds) {
+  TestRun run;
+  run.BeginTraining();
+  for (uint64_t step = 1; step <= 3; ++step) {
+    ASSERT_THAT(run.Commit(run.CommitRequest(step, {})), IsOk());
+    ASSERT_THAT(run.Publish(step), IsOk());
+    ASSERT_TRUE(run.Acknowledge("w1", step));
+  }
+  run.Evaluate("w1", true);
+  ASSERT_THAT(run->SummaryWritten("{}"), IsOk());
+  for (const bool go_on : {false, true}) {
+    run.Restart(go_on);
+    EXPECT_EQ(run->state(), v1::RUN_STATE_FINISHED);
+    EXPECT_FALSE(run->MayExit()) << "members are there";
+  }
+  run.clock().Advance(absl::Seconds(11));
+  run->Tick();  // they fall silent
+  EXPECT_TRUE(run->MayExit()) << "nobody asks how it ended";
+}
+
 TEST(Recovery, RewoundMetricsAreWrittenEvenIfTheProcessWasKilledBefore) {
   TestRun run;
   run.BeginTraining();

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "orchestrator/service_discovery.h"
+#include "services/base/file_parts.h"
 #include "services/rpc/client.h"
 #include "services/rpc/server.h"
 #include "tests/unit/orchestrator/test_run.h"
@@ -21,7 +22,8 @@ class ServiceTest : public ::testing::Test {
  protected:
   ServiceTest()
       : waiters_(run_.operator->(), nullptr, &run_.clock()),
-        service_(run_.operator->(), &waiters_, nullptr, [] {}) {
+        snapshots_(run_.Path("ledger.db")),
+        service_(run_.operator->(), &waiters_, &snapshots_, nullptr, [] {}) {
     rpc::ServerOptions options;
     options.services = {&service_};
     auto server = rpc::RpcServer::Create(options);
@@ -33,6 +35,7 @@ class ServiceTest : public ::testing::Test {
   }
   ~ServiceTest() override {
     waiters_.Close();
+    snapshots_.Close();
     server_->Shutdown(absl::Seconds(1));
   }
 
@@ -55,6 +58,7 @@ class ServiceTest : public ::testing::Test {
 
   TestRun run_;
   WorkWaiters waiters_;
+  LedgerSnapshots snapshots_;
   OrchestratorService service_;
   std::unique_ptr<rpc::RpcServer> server_;
   std::unique_ptr<v1::OrchestratorService::Stub> stub_;
@@ -99,6 +103,44 @@ TEST_F(ServiceTest, ALongPollIsAnsweredOnceItsWeightsAreOvertaken) {
   EXPECT_EQ(reply.reason(), "stale_weights");
   EXPECT_EQ(reply.timeline(), 2u);
   EXPECT_TRUE(reply.has_version());
+}
+
+TEST_F(ServiceTest, TheLearnerGetsAWholeCopyOfTheLedgerAndNobodyElse) {
+  EXPECT_THAT(run_.BeginTimeline(0), IsOk());
+  const auto copy = [&](uint64_t timeline, uint64_t incarnation, std::string* bytes) {
+    v1::SnapshotLedgerRequest request;
+    request.set_run_id("run");
+    request.set_timeline(timeline);
+    request.set_learner_incarnation(incarnation);
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(30)));
+    const auto stream = stub_->SnapshotLedger(&context, request);
+    v1::FileChunk chunk;
+    base::FilePartsCheck check({{"ledger.db", 1 << 20}});
+    while (stream->Read(&chunk)) {
+      EXPECT_THAT(check.Add({.name = chunk.name(),
+                             .offset_bytes = chunk.offset_bytes(),
+                             .size_bytes = chunk.size_bytes(),
+                             .xxh3 = chunk.xxh3(),
+                             .payload = chunk.payload()}),
+                  IsOk());
+      bytes->append(chunk.payload());
+    }
+    EXPECT_THAT(check.Finish(), IsOk());
+    return stream->Finish().error_code();
+  };
+  std::string bytes;
+  EXPECT_EQ(copy(2, run_.learner_, &bytes), grpc::StatusCode::ABORTED);
+  EXPECT_EQ(copy(1, run_.learner_ + 1, &bytes), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(bytes, "");
+  EXPECT_EQ(copy(1, run_.learner_, &bytes), grpc::StatusCode::OK);
+  ASSERT_THAT(base::WriteFileAtomically(run_.Path("copy.db"), bytes), IsOk());
+  const auto store = LedgerStore::Open(run_.Path("copy.db"));
+  ASSERT_THAT(store, IsOk());
+  EXPECT_THAT((*store)->CheckIntegrity(), IsOk());
+  EXPECT_EQ(*(*store)->Number("timeline"), 1u);
+  EXPECT_FALSE(base::PathExists(run_.Path("ledger.db.copy")))
+      << "nothing is left beside the ledger";
 }
 
 TEST_F(ServiceTest, AWorkerThatAsksAgainHasOneWaiterNotTwo) {

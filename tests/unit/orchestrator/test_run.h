@@ -87,15 +87,22 @@ class TestRun {
     options.store = store_.get();
     options.files = files_.get();
     options.metrics = metrics_.get();
+    options.go_on = go_on_;
     options.clock = &clock_;
     return Coordinator::Create(std::move(options));
   }
-  void Restart() {
+  void Close() {
     coordinator_.reset();
     files_.reset();
     store_.reset();
+  }
+  // As the supervisor does, or with go_on as a person who resumes.
+  void Restart(bool go_on = false) {
+    go_on_ = go_on;
+    Close();
     Start();
   }
+  const std::string& directory() const { return directory_.path(); }
   Coordinator& operator*() { return *coordinator_; }
   Coordinator* operator->() { return coordinator_.get(); }
   temper::testing::FakeClock& clock() { return clock_; }
@@ -268,6 +275,7 @@ class TestRun {
   const v1::RunConfig config_;
   temper::testing::TempDir directory_;
   temper::testing::FakeClock clock_;
+  bool go_on_ = false;
   std::unique_ptr<LedgerStore> store_;
   std::unique_ptr<RunFiles> files_;
   std::unique_ptr<metrics::MetricsRegistry> registry_;
