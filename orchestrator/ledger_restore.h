@@ -2,7 +2,6 @@
 
 // A ledger that is lost, made anew from the copy that a checkpoint holds.
 
-#include <cstdint>
 #include <optional>
 #include <string>
 

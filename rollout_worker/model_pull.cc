@@ -51,13 +51,16 @@ absl::StatusOr<weights::ModelFiles> AwaitModelFiles(const ModelPullOptions& opti
     }
     if (absl::IsDataLoss(files.status())) ++damaged;
     if (!PullModelAgain(files.status(), damaged)) return files;
+    // A try that our own deadline cut short says less than the one before it.
+    const bool cut_short = absl::IsDeadlineExceeded(files.status()) && !last_reason.empty();
+    const std::string reason = cut_short ? last_reason : files.status().ToString();
     if (absl::Now() >= deadline) {
-      return absl::DeadlineExceededError(absl::StrCat(
-          "the model did not come from the learner within ", absl::FormatDuration(options.patience),
-          "; last: ", files.status().message()));
+      return absl::DeadlineExceededError(
+          absl::StrCat("the model did not come from the learner within ",
+                       absl::FormatDuration(options.patience), "; last: ", reason));
     }
-    if (files.status().ToString() != last_reason) {
-      last_reason = files.status().ToString();
+    if (reason != last_reason) {
+      last_reason = reason;
       base::LogInfo("waiting_for_the_model", {{"from", "the learner"}, {"reason", last_reason}});
     }
     if (options.stop->WaitUntil(std::min(deadline, absl::Now() + kRetry))) {

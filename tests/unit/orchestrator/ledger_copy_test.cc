@@ -5,7 +5,6 @@
 
 #include <filesystem>
 #include <memory>
-#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
@@ -92,6 +91,7 @@ TEST(LedgerSnapshotsTest, SaysWhyThereIsNone) {
 class LostLedgerTest : public ::testing::Test {
  protected:
   void SetUp() override {
+    ASSERT_THAT(run_.store().PutFact("run_id", "run"), IsOk());  // as the run directory does
     run_.BeginTraining();
     Close(1, run_.SampleRound({"w1"}));
     const std::vector<v1::TrainItem> second = run_.SampleRound({"w1"});
