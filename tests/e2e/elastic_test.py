@@ -6,7 +6,7 @@ import subprocess
 
 from run_fixture import BIN, Run, RunTestCase, main, processes_of, temper, wait_until
 
-LONG = {"trainer": {"total_updates": 400}, "checkpoint": {"every": 0},
+LONG = {"trainer": {"total_updates": 4000}, "checkpoint": {"every": 0},
         "eval": {"enabled": False}}
 
 
