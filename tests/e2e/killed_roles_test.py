@@ -1,9 +1,12 @@
-"""kill -9 of each role in the middle: the run completes with the result it would have had."""
+"""kill -9 of roles at drawn moments: the run completes with the result it would have had."""
 
 import os
 import signal
+import time
 
-from run_fixture import UNDISTURBED, Run, RunTestCase, main
+from run_fixture import STEPS, UNDISTURBED, Run, RunTestCase, main, pause, temper, wait_until
+
+ROLES = ("orchestrator-0", "reward_server-0", "learner-0", "rollout_worker-0")
 
 
 class KilledRoles(RunTestCase):
@@ -15,10 +18,15 @@ class KilledRoles(RunTestCase):
         self.check_ended_clean(run)
         self.check_equal_results(run, Run.finished(UNDISTURBED), self.IGNORED)
 
+    def await_drawn_moment(self, run):
+        """Somewhere within some step."""
+        run.await_step(self.draw_step())
+        pause(self.drawn("seconds into it", round(self.random.uniform(0, 0.1), 3)))
+
     def test_a_killed_worker_costs_only_its_leases(self):
         with Run("killed_worker") as run:
             run.start("local.rollout_workers=2")
-            run.await_step(8)
+            self.await_drawn_moment(run)
             run.kill("rollout_worker-0")
             self.check_equals_undisturbed(run)
             self.assertEqual(len(run.events("timeline_begun")), 1)
@@ -26,14 +34,14 @@ class KilledRoles(RunTestCase):
     def test_a_killed_reward_server_is_replaced(self):
         with Run("killed_reward_server") as run:
             run.start()
-            run.await_step(8)
+            self.await_drawn_moment(run)
             run.kill("reward_server-0")
             self.check_equals_undisturbed(run)
 
     def test_a_killed_learner_continues_from_its_checkpoint_in_a_new_timeline(self):
         with Run("killed_learner") as run:
             run.start()
-            run.await_step(8)
+            self.await_drawn_moment(run)
             run.kill("learner-0")
             self.check_equals_undisturbed(run)
             timelines = [event["timeline"] for event in run.events("timeline_begun")]
@@ -42,7 +50,7 @@ class KilledRoles(RunTestCase):
     def test_a_killed_orchestrator_forgets_nothing(self):
         with Run("killed_orchestrator") as run:
             run.start()
-            run.await_step(8)
+            self.await_drawn_moment(run)
             before = run.record()
             run.kill("orchestrator-0")
             self.check_equals_undisturbed(run)
@@ -50,15 +58,89 @@ class KilledRoles(RunTestCase):
             self.assertNotEqual(after["pid"], before["pid"])
             self.assertEqual(after["address"], before["address"], "the recorded port is used again")
 
+    def test_two_roles_killed_within_a_tenth_of_a_second(self):
+        with Run("killed_two") as run:
+            run.start()
+            two = self.drawn("roles", self.random.sample(ROLES, 2))
+            self.await_drawn_moment(run)
+            run.kill(*two, apart=self.drawn("apart", round(self.random.uniform(0, 0.1), 3)))
+            self.check_equals_undisturbed(run)
+
+    def test_every_role_killed_at_once(self):
+        with Run("killed_all") as run:
+            run.start("local.rollout_workers=2")
+            self.await_drawn_moment(run)
+            run.kill(*ROLES, "rollout_worker-1")
+            self.check_equals_undisturbed(run)
+
+    def test_a_learner_killed_while_it_writes_a_checkpoint_leaves_whole_ones_only(self):
+        with Run("killed_in_checkpoint") as run:
+            run.start("checkpoint.every=1", "local.max_restarts=20")
+            step = self.draw_step(high=STEPS - 20)
+            interrupted = 0
+            for _ in range(4):  # a kill may come just after the write that it waited for
+                run.await_step(step)
+                learner = run.await_member("learner-0")
+                partial = await_partial(run)
+                os.kill(learner, signal.SIGKILL)
+                wait_until(lambda: run.member("learner-0") not in (None, learner), 30,
+                           "another learner has started")
+                interrupted += partial.exists()
+                step = max(event["step"] for event in run.events("step_committed")) + 1
+                if interrupted:
+                    break
+            self.assertEqual(interrupted, 1, "a kill came in the middle of a write")
+            self.check_equals_undisturbed(run)
+            self.assertEqual(list(run.dir.glob("checkpoints/*.*")), [], "what is half is removed")
+
+    def test_an_orchestrator_killed_during_evaluation_keeps_the_answers_it_has(self):
+        with Run("killed_in_evaluation") as run:
+            run.start("local.rollout_workers=0")
+            run.await_event("eval_started", version=0)
+            run.kill("orchestrator-0")
+            run.await_event("restart")
+            scaled = temper("scale", run.dir, "rollout_workers=1")
+            self.assertEqual(scaled.returncode, 0, scaled.stderr)
+            wait_until(lambda: run.ledger("SELECT 1 FROM eval_outcomes LIMIT 1"), 30,
+                       "a first answer is recorded")
+            run.kill("orchestrator-0")
+            self.check_equals_undisturbed(run)
+            self.assertEqual(len(run.events("restart")), 2)
+            [(asked,)] = run.ledger("SELECT COUNT(*) FROM eval_outcomes")
+            self.assertEqual(asked, 2 * 2 * 8, "versions, error scales, questions")
+
     def test_a_stopped_worker_that_wakes_late_changes_nothing(self):
         with Run("frozen_worker") as run:
             run.start("local.rollout_workers=2")
-            run.await_step(1)
+            run.await_step(self.draw_step(high=5))
             frozen = run.await_member("rollout_worker-0")
             os.kill(frozen, signal.SIGSTOP)
             run.await_event("gone", 30, member="rollout_worker-0")
             os.kill(frozen, signal.SIGCONT)
             self.check_equals_undisturbed(run)
+
+    def test_a_worker_that_stands_still_again_and_again_is_only_slow(self):
+        with Run("slow_worker") as run:
+            run.start()
+            run.await_step(self.draw_step(high=10))
+            slow = run.await_member("rollout_worker-0")
+            for _ in range(6):  # each shorter than the time after which it would count as gone
+                os.kill(slow, signal.SIGSTOP)
+                pause(round(self.random.uniform(0.2, 1.0), 3))
+                os.kill(slow, signal.SIGCONT)
+                pause(round(self.random.uniform(0.01, 0.1), 3))
+            self.check_equals_undisturbed(run)
+            self.assertEqual(run.events("gone"), [])
+            self.assertEqual(run.ledger("SELECT COUNT(*) FROM attempts WHERE ending = 7"), [(0,)])
+
+
+def await_partial(run):
+    """The folder of a checkpoint that is being written; looks without pause, it is there shortly."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        for partial in run.dir.glob("checkpoints/*.partial"):
+            return partial
+    raise AssertionError("no checkpoint was written within 30 s")
 
 
 if __name__ == "__main__":

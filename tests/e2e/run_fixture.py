@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import sqlite3
@@ -34,6 +35,9 @@ DISTURBANCES = ("attempts_leased", "refused", "generation_failed", "reward_faile
                 "lease_expired", "superseded", "drained", "rewound")
 TRAINED = 1  # number of this ending in the ledger
 
+# Where a test strikes is drawn from this. A person may loop over it; a failure prints what was drawn.
+SEED = os.environ.get("TEMPER_TEST_SEED", "1")
+
 
 def wait_until(condition, seconds, what):
     """Waits until `condition()` is true and returns its value; fails after `seconds`."""
@@ -45,6 +49,12 @@ def wait_until(condition, seconds, what):
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what}")
         time.sleep(0.02)
+
+
+def pause(seconds):
+    """Lets a run go on for a moment: for moments that are drawn, never to wait for something."""
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() >= end, seconds + 5, "time passes")
 
 
 def fresh_folder(name):
@@ -188,10 +198,16 @@ class Run:
     def await_member(self, member_id, seconds=30):
         return wait_until(lambda: self.member(member_id), seconds, f"{member_id} lives")
 
-    def kill(self, member_id):
-        pid = self.await_member(member_id)
-        os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: pid not in processes_of(self.dir), 10, f"{member_id} ({pid}) is gone")
+    def kill(self, *member_ids, apart=0.0):
+        """kill -9 of members, `apart` seconds between one and the next."""
+        pids = [self.await_member(member_id) for member_id in member_ids]
+        for pid in pids:
+            if pid != pids[0]:
+                pause(apart)
+            with contextlib.suppress(ProcessLookupError):  # it did not outlive the one before
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not set(pids) & set(processes_of(self.dir)), 10,
+                   f"{member_ids} ({pids}) are gone")
 
     def kill_everything(self):
         """kill -9 of temper and all it started."""
@@ -278,6 +294,18 @@ class RunTestCase(unittest.TestCase):
     """Checks that several tests make of a finished run."""
 
     maxDiff = 2000
+
+    def setUp(self):
+        self.random = random.Random(f"{SEED} {self.id()}")
+
+    def drawn(self, what, value):
+        """Says what was drawn from self.random, so that a failure can be repeated; returns it."""
+        print(f"TEMPER_TEST_SEED={SEED}: {what} {value}", file=sys.stderr, flush=True)
+        return value
+
+    def draw_step(self, low=1, high=STEPS - 10):
+        """A step to strike after; enough are left then for the run to be in its middle."""
+        return self.drawn("step", self.random.randint(low, high))
 
     def check_accounting(self, run):
         """Attempts leased = endings + leased now + admitted; no group is trained twice."""
