@@ -115,12 +115,18 @@ class BadInput(RunTestCase):
             "no_noise", {"trainer": {"noisy_ops": {"target_layers": [17]}}})
         self.refused(USAGE, "target_layers", "17", arguments=("run", recipe, f"run_dir={run_dir}"))
 
-    def test_a_line_that_is_not_json(self):
-        path = self.folder / "broken.jsonl"
-        path.write_text('{"completion": "#### 1", "answer": "1"}\n{"completion": \n')
-        done = temper("score", path)
-        self.assertEqual(done.returncode, USAGE)
-        self.assertIn(f"{path}:2", done.stderr)
+    def test_a_line_that_is_not_json_is_corrupt_data_whoever_reads_it(self):
+        scored = self.folder / "broken.jsonl"
+        scored.write_text('{"completion": "#### 1", "answer": "1"}\n{"completion": \n')
+        self.refused(DATA, f"{scored}:2", arguments=("score", scored))
+        self.refused(DATA, f"{scored}:1", arguments=("logprobs", TINY_POLICY, scored))
+        self.refused(USAGE, "no-such-file", arguments=("score", "no-such-file"))
+        for name in ("train.jsonl", "test.jsonl"):
+            (self.folder / name).write_text('{"question": "1 + 1?", "answer": \n')
+        recipe, run_dir = self.recipe("broken_gsm8k")
+        self.refused(DATA, "train.jsonl:1",
+                     arguments=("run", recipe, "dataset.name=gsm8k", f"dataset.path={self.folder}",
+                                f"run_dir={run_dir}"))
 
     def test_a_checkpoint_that_was_altered_is_not_resumed_from(self):
         with Run("bad_input/altered_checkpoint", {"trainer": {"total_updates": 60}}) as run:
