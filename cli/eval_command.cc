@@ -38,7 +38,8 @@ absl::Status Evaluate(const EvalArguments& arguments) {
   config.mutable_trainer()->mutable_noise_injection()->set_enabled(false);
   TEMPER_RETURN_IF_ERROR(CheckRunnable(config));
   if (config.run_dir().empty()) SetRunDirectory(FreshRunDirectory("eval"), &config);
-  TEMPER_RETURN_IF_ERROR(PrepareRunDirectory(config, recipe.recipe, overrides, /*resume=*/false));
+  TEMPER_ASSIGN_OR_RETURN(const std::unique_ptr<RunLock> lock,
+                          PrepareRunDirectory(config, recipe.recipe, overrides, /*resume=*/false));
   return RunSession(config, /*resume=*/false, /*verbose=*/false);
 }
 

@@ -16,9 +16,9 @@ namespace temper::cli {
 
 class OrchestratorClient final {
  public:
-  // address: host:port. InvalidArgument for a malformed one.
-  static absl::StatusOr<std::unique_ptr<OrchestratorClient>> Create(
-      const std::string& address, const rpc::TlsOptions& tls = {});
+  // address: host:port. InvalidArgument for a malformed one, or for TLS files that cannot be used.
+  static absl::StatusOr<std::unique_ptr<OrchestratorClient>> Create(const std::string& address,
+                                                                    const rpc::TlsOptions& tls);
 
   // Each call is tried until it is answered or `timeout` has passed (Unavailable or
   // DeadlineExceeded then).

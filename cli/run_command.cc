@@ -36,7 +36,8 @@ absl::Status RunRecipe(RunArguments* arguments) {
   for (const std::string& warning : warnings) std::printf("warning: %s\n", warning.c_str());
   if (config.run_dir().empty())
     SetRunDirectory(FreshRunDirectory(arguments->recipe.recipe), &config);
-  TEMPER_RETURN_IF_ERROR(
+  TEMPER_ASSIGN_OR_RETURN(
+      const std::unique_ptr<RunLock> lock,
       PrepareRunDirectory(config, arguments->recipe.recipe, arguments->recipe.overrides, resume));
   return RunSession(config, resume, arguments->verbose);
 }

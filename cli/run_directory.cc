@@ -1,5 +1,10 @@
 #include "cli/run_directory.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -39,9 +44,32 @@ absl::Status CheckResumable(const v1::RunConfig& config) {
 
 }  // namespace
 
-absl::Status PrepareRunDirectory(const v1::RunConfig& config, const std::string& recipe,
-                                 const std::vector<std::string>& overrides, bool resume) {
+absl::StatusOr<std::unique_ptr<RunLock>> RunLock::Take(const std::string& run_dir) {
+  TEMPER_RETURN_IF_ERROR(base::MakeDirectories(run_dir));
+  const std::string path = In(run_dir, "temper.lock");
+  const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (descriptor < 0) return base::StatusFromErrno(errno, "cannot open", path);
+  std::unique_ptr<RunLock> lock(new RunLock(descriptor));
+  if (flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return base::StatusFromErrno(errno, "cannot lock", path);
+    const absl::StatusOr<std::string> leader = base::ReadFile(path, kMaxRecordBytes);
+    return absl::FailedPreconditionError(
+        absl::StrCat("another temper (process ", leader.ok() ? *leader : "unknown",
+                     ") leads the run in ", run_dir, "; end it first, or give another run_dir"));
+  }
+  // Its number is for that message alone: without room for it the lock holds all the same.
+  const std::string pid = absl::StrCat(getpid());
+  if (ftruncate(descriptor, 0) == 0) (void)!write(descriptor, pid.data(), pid.size());
+  return lock;
+}
+
+RunLock::~RunLock() { close(descriptor_); }
+
+absl::StatusOr<std::unique_ptr<RunLock>> PrepareRunDirectory(
+    const v1::RunConfig& config, const std::string& recipe,
+    const std::vector<std::string>& overrides, bool resume) {
   const std::string& run_dir = config.run_dir();
+  TEMPER_ASSIGN_OR_RETURN(std::unique_ptr<RunLock> lock, RunLock::Take(run_dir));
   if (resume) {
     TEMPER_RETURN_IF_ERROR(CheckResumable(config));
   } else if (base::PathExists(In(run_dir, "resolved.yaml")) ||
@@ -56,7 +84,9 @@ absl::Status PrepareRunDirectory(const v1::RunConfig& config, const std::string&
                         absl::StrJoin(overrides, "\n#   "), "\n", text);
   }
   if (!resume) TEMPER_RETURN_IF_ERROR(base::WriteFileAtomically(In(run_dir, "config.yaml"), text));
-  return base::WriteFileAtomically(In(run_dir, "resolved.yaml"), config::ToYaml(config));
+  TEMPER_RETURN_IF_ERROR(
+      base::WriteFileAtomically(In(run_dir, "resolved.yaml"), config::ToYaml(config)));
+  return lock;
 }
 
 absl::StatusOr<std::string> LedgerCopyToResume(const v1::RunConfig& config) {
@@ -107,9 +137,18 @@ absl::StatusOr<OrchestratorRecord> ReadOrchestratorRecord(const std::string& run
   if (!json.is_object() || !json.contains("address") || !json["address"].is_string()) {
     return absl::DataLossError(absl::StrCat(path, " is not the record of an orchestrator"));
   }
+  TEMPER_ASSIGN_OR_RETURN(const v1::RunConfig config,
+                          config::LoadResolvedConfig(In(run_dir, "resolved.yaml")));
   return OrchestratorRecord{.address = json["address"].get<std::string>(),
                             .metrics_address = json.value("metrics_address", ""),
-                            .run_id = json.value("run_id", "")};
+                            .run_id = json.value("run_id", ""),
+                            .tls = TlsOf(config.network())};
+}
+
+rpc::TlsOptions TlsOf(const v1::NetworkConfig& network) {
+  return {.certificate_file = network.tls_certificate(),
+          .private_key_file = network.tls_key(),
+          .ca_file = network.tls_ca()};
 }
 
 }  // namespace temper::cli

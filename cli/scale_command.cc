@@ -23,7 +23,8 @@ struct ScaleArguments {
 absl::Status Scale(const ScaleArguments& arguments) {
   TEMPER_ASSIGN_OR_RETURN(const std::string run_dir, ResolveRunDirectory(arguments.run));
   TEMPER_ASSIGN_OR_RETURN(const OrchestratorRecord record, ReadOrchestratorRecord(run_dir));
-  TEMPER_ASSIGN_OR_RETURN(const auto client, OrchestratorClient::Create(record.address));
+  TEMPER_ASSIGN_OR_RETURN(const auto client,
+                          OrchestratorClient::Create(record.address, record.tls));
   for (const std::string& word : arguments.counts) {
     const size_t equals = word.find('=');
     const std::string role = word.substr(0, equals);

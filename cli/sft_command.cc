@@ -23,7 +23,8 @@ absl::Status WarmStart(RecipeArguments* arguments) {
     return absl::InvalidArgumentError(absl::StrCat(arguments->recipe, ": trainer.loss is not sft"));
   }
   if (config.run_dir().empty()) SetRunDirectory(FreshRunDirectory(arguments->recipe), &config);
-  TEMPER_RETURN_IF_ERROR(
+  TEMPER_ASSIGN_OR_RETURN(
+      const std::unique_ptr<RunLock> lock,
       PrepareRunDirectory(config, arguments->recipe, arguments->overrides, /*resume=*/false));
   TEMPER_ASSIGN_OR_RETURN(const std::string folder, ProgramFolder());
   const std::string program = folder + "/temper-learner";

@@ -17,7 +17,8 @@ namespace {
 absl::Status Status(const std::string& word) {
   TEMPER_ASSIGN_OR_RETURN(const std::string run_dir, ResolveRunDirectory(word));
   TEMPER_ASSIGN_OR_RETURN(const OrchestratorRecord record, ReadOrchestratorRecord(run_dir));
-  TEMPER_ASSIGN_OR_RETURN(const auto client, OrchestratorClient::Create(record.address));
+  TEMPER_ASSIGN_OR_RETURN(const auto client,
+                          OrchestratorClient::Create(record.address, record.tls));
   const absl::StatusOr<v1::GetStatusReply> status =
       client->GetStatus(/*after_step=*/~uint64_t{0}, absl::Seconds(3));
   if (!status.ok()) {

@@ -49,6 +49,12 @@ std::string TailOf(const std::string& path) {
   return text->substr(text->size() - std::min<size_t>(text->size(), 1500));
 }
 
+// Metrics are plain HTTP, whatever gRPC speaks: off loopback only where that was said aloud.
+std::string MetricsHost(const v1::NetworkConfig& network) {
+  const bool loopback = TlsOf(network).enabled() && !network.insecure_network();
+  return loopback ? "127.0.0.1" : network.listen_host();
+}
+
 void AddNetworkFlags(const v1::NetworkConfig& network, std::vector<std::string>* args) {
   if (network.insecure_network()) args->push_back("--insecure-network");
   for (const auto& [flag, file] :
@@ -79,7 +85,7 @@ absl::StatusOr<std::vector<std::string>> Supervisor::Arguments(const SlotKey& ke
   const std::string any_port = absl::StrCat(options_.config.network().listen_host(), ":0");
   std::vector<std::string> args = {
       "--member-id",      MemberId(role, number),
-      "--metrics-listen", any_port,
+      "--metrics-listen", absl::StrCat(MetricsHost(options_.config.network()), ":0"),
       "--log-file",       absl::StrCat(run_dir, "/logs/", MemberId(role, number), ".log")};
   if (role != v1::ROLE_ROLLOUT_WORKER) args.insert(args.end(), {"--listen", any_port});
   AddNetworkFlags(options_.config.network(), &args);
@@ -135,12 +141,8 @@ absl::Status Supervisor::StartOrchestrator() {
   }
   if (greeting->address != address_) {
     address_ = greeting->address;
-    const v1::NetworkConfig& network = options_.config.network();
-    TEMPER_ASSIGN_OR_RETURN(
-        orchestrator_,
-        OrchestratorClient::Create(address_, {.certificate_file = network.tls_certificate(),
-                                              .private_key_file = network.tls_key(),
-                                              .ca_file = network.tls_ca()}));
+    TEMPER_ASSIGN_OR_RETURN(orchestrator_,
+                            OrchestratorClient::Create(address_, TlsOf(options_.config.network())));
   }
   return WritePrometheusConfig(options_.config.run_dir(), greeting->metrics_address);
 }

@@ -178,6 +178,11 @@ absl::StatusOr<v1::RunConfig> Load(const std::string& path,
   FillDefaults(&config);
   config.mutable_model()->set_path(Absolute(config.model().path(), base_of("model.path")));
   config.mutable_dataset()->set_path(Absolute(config.dataset().path(), base_of("dataset.path")));
+  v1::NetworkConfig* network = config.mutable_network();
+  network->set_tls_certificate(
+      Absolute(network->tls_certificate(), base_of("network.tls_certificate")));
+  network->set_tls_key(Absolute(network->tls_key(), base_of("network.tls_key")));
+  network->set_tls_ca(Absolute(network->tls_ca(), base_of("network.tls_ca")));
   config.set_run_dir(Absolute(config.run_dir(), here));
   config.mutable_orchestrator()->set_state_dir(Absolute(config.orchestrator().state_dir(), here));
 

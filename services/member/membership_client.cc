@@ -11,12 +11,15 @@
 #include "services/base/status_macros.h"
 #include "services/base/text.h"
 #include "services/member/names.h"
+#include "services/rpc/status.h"
 
 namespace temper::member {
 namespace {
 
 constexpr absl::Duration kShortestInterval = absl::Milliseconds(50);
 constexpr absl::Duration kLongestInterval = absl::Minutes(1);
+// An orchestrator that dies in a handshake and comes back is there again within this.
+constexpr absl::Duration kTlsPatience = absl::Seconds(5);
 
 v1::JoinRequest MakeJoinRequest(const MembershipOptions& options) {
   v1::JoinRequest request;
@@ -58,9 +61,32 @@ bool SameView(const MembershipView& a, const MembershipView& b) {
          a.leave == b.leave && a.leave_reason == b.leave_reason && a.end == b.end;
 }
 
+// Tells a peer that speaks another TLS from one that is not there: the first stays so. After
+// kTlsPatience of nothing else an attempt is Unauthenticated, which is not tried again.
+class TlsWatch {
+ public:
+  explicit TlsWatch(const MembershipOptions& options) : options_(options) {}
+  grpc::Status Judge(const grpc::Status& attempt) {
+    const auto trouble = rpc::TlsTrouble(rpc::FromGrpcStatus(attempt), options_.tls);
+    if (!trouble.has_value()) since_ = absl::InfiniteFuture();
+    if (!trouble.has_value()) return attempt;
+    since_ = std::min(since_, options_.clock->Now());
+    if (options_.clock->Now() - since_ < kTlsPatience) return attempt;
+    return grpc::Status(grpc::StatusCode::UNAUTHENTICATED,
+                        base::Cat("cannot join ", options_.orchestrator_address, ": ", *trouble,
+                                  " (", attempt.error_message(), ")"));
+  }
+
+ private:
+  const MembershipOptions& options_;
+  absl::Time since_ = absl::InfiniteFuture();  // the trouble was seen and nothing else
+};
+
 // Tries Join until it is answered, refused, or the time is up.
 absl::StatusOr<v1::JoinReply> JoinFirst(const MembershipOptions& options,
                                         v1::OrchestratorService::Stub* stub) {
+  const v1::JoinRequest request = MakeJoinRequest(options);
+  TlsWatch watch(options);
   v1::JoinReply reply;
   const rpc::CallOptions call{
       .method = "Join",
@@ -72,8 +98,10 @@ absl::StatusOr<v1::JoinReply> JoinFirst(const MembershipOptions& options,
       .clock = options.clock,
       .metrics = options.metrics,
   };
-  TEMPER_RETURN_IF_ERROR(rpc::CallUnary(stub, &v1::OrchestratorService::Stub::Join,
-                                        MakeJoinRequest(options), &reply, call));
+  TEMPER_RETURN_IF_ERROR(rpc::CallWithRetries(call, [&](grpc::ClientContext* context) {
+    reply.Clear();
+    return watch.Judge(stub->Join(context, request, &reply));
+  }));
   TEMPER_RETURN_IF_ERROR(CheckJoinReply(reply));
   return reply;
 }

@@ -80,7 +80,7 @@ class MembershipClient final {
   // Joins, trying again while the orchestrator cannot be reached, at most join_timeout.
   // Returns: InvalidArgument (bad address or TLS files), Unavailable (not reached in time),
   // FailedPrecondition (another run or configuration, an outdated incarnation, the run has ended),
-  // DeadlineExceeded (reached, but silent),
+  // DeadlineExceeded (reached, but silent), Unauthenticated (the two sides' TLS does not fit),
   // Cancelled (stop was raised), DataLoss (the answer lacks a run id or a heartbeat interval).
   static absl::StatusOr<std::unique_ptr<MembershipClient>> Create(MembershipOptions options);
   ~MembershipClient();

@@ -54,4 +54,23 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> ClientCredentials(cons
   return grpc::SslCredentials(options);
 }
 
+std::optional<std::string> TlsTrouble(const absl::Status& status, const TlsOptions& tls) {
+  const auto says = [&](std::string_view word) {
+    return std::string_view(status.message().data(), status.message().size()).find(word) !=
+           std::string_view::npos;
+  };
+  if (!absl::IsUnavailable(status)) return std::nullopt;
+  if (tls.enabled() && says("andshake")) {
+    const std::string shown =
+        tls.certificate_file.empty() ? "no certificate is shown" : tls.certificate_file;
+    return base::Cat("the TLS handshake failed: the other side does not take what it is shown (",
+                     shown, "), or its own certificate is not of ", tls.ca_file,
+                     " or not for this address, or it speaks no TLS");
+  }
+  if (!tls.enabled() && says("SETTINGS frame")) {
+    return "the other side speaks TLS: give --tls-ca, --tls-certificate and --tls-key";
+  }
+  return std::nullopt;
+}
+
 }  // namespace temper::rpc

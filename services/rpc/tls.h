@@ -1,8 +1,10 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "grpcpp/security/credentials.h"
 #include "grpcpp/security/server_credentials.h"
@@ -25,5 +27,10 @@ struct TlsOptions {
 // needed is not named, cannot be read, is empty, or is larger than 1 MiB.
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> ServerCredentials(const TlsOptions& tls);
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> ClientCredentials(const TlsOptions& tls);
+
+// What a person should look at if a call under `tls` failed because the two sides do not agree
+// about TLS; nullopt if `status` shows no sign of that. gRPC says it in words alone, so this is a
+// hint: also a server that dies during a handshake looks like that for a moment.
+std::optional<std::string> TlsTrouble(const absl::Status& status, const TlsOptions& tls);
 
 }  // namespace temper::rpc

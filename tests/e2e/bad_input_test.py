@@ -78,6 +78,19 @@ class BadInput(RunTestCase):
                      arguments=("run", UNDISTURBED / "recipe.yaml", f"run_dir={taken}"))
         self.assertEqual(sorted(taken.rglob("*")), before)
 
+    def test_a_second_temper_on_a_run_that_goes_on(self):
+        with Run("bad_input/led_already", {"trainer": {"total_updates": 400}}) as run:
+            run.start()
+            run.await_step(1)
+            before = (run.dir / "resolved.yaml").read_bytes()
+            for words in ([], ["--resume", "auto"]):
+                self.refused(RUNTIME, str(run.dir), f"process {run.process.pid}",
+                             arguments=("run", run.recipe, f"run_dir={run.dir}",
+                                        "local.rollout_workers=2", *words))
+            self.assertEqual((run.dir / "resolved.yaml").read_bytes(), before)
+            run.await_step(run.events("step_committed")[-1]["step"] + 1)
+            self.assertEqual(len(run.events("start") + run.events("restart")), 1)
+
     def test_a_resume_under_another_configuration_shows_the_difference(self):
         copy = self.folder / "other_seed"
         shutil.copytree(UNDISTURBED, copy)

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <string>
 
@@ -33,7 +34,7 @@ class RunDirectoryTest : public ::testing::Test {
 TEST_F(RunDirectoryTest, AnExistingRunIsNotOverwritten) {
   ASSERT_TRUE(PrepareRunDirectory(Config(), Path("recipe.yaml"), {}, false).ok());
   EXPECT_TRUE(base::PathExists(Path("run/config.yaml")));
-  const absl::Status again = PrepareRunDirectory(Config(), Path("recipe.yaml"), {}, false);
+  const absl::Status again = PrepareRunDirectory(Config(), Path("recipe.yaml"), {}, false).status();
   EXPECT_EQ(again.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(again.message()), HasSubstr("--resume auto"));
 }
@@ -41,7 +42,7 @@ TEST_F(RunDirectoryTest, AnExistingRunIsNotOverwritten) {
 TEST_F(RunDirectoryTest, ResumingUnderAnotherSeedIsRefusedWithTheDifference) {
   ASSERT_TRUE(PrepareRunDirectory(Config(), Path("recipe.yaml"), {}, false).ok());
   const absl::Status status =
-      PrepareRunDirectory(Config({"seed=2"}), Path("recipe.yaml"), {}, true);
+      PrepareRunDirectory(Config({"seed=2"}), Path("recipe.yaml"), {}, true).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("seed: 1 -> 2"));
 }
@@ -76,6 +77,33 @@ TEST_F(RunDirectoryTest, ALedgerThatIsGoneIsTakenFromTheNewestCheckpointOrSaidTo
   EXPECT_THAT(std::string(gone.status().message()), HasSubstr("step_2 holds no copy"));
   ASSERT_TRUE(base::WriteFileAtomically(Path("run/ledger.db"), "a ledger").ok());
   EXPECT_EQ(LedgerCopyToResume(config).value_or("?"), "");
+}
+
+TEST_F(RunDirectoryTest, ARunIsLedByOneTemperAtATime) {
+  auto first = PrepareRunDirectory(Config(), Path("recipe.yaml"), {}, false);
+  ASSERT_TRUE(first.ok()) << first.status();
+  const auto second =
+      PrepareRunDirectory(Config({"local.rollout_workers=3"}), Path("recipe.yaml"), {}, true);
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr(std::to_string(getpid())));
+  const auto config = config::LoadResolvedConfig(Path("run/resolved.yaml"));
+  EXPECT_EQ(config->local().rollout_workers(), 1) << "the second has written nothing";
+  first->reset();
+  EXPECT_TRUE(PrepareRunDirectory(Config(), Path("recipe.yaml"), {}, true).ok());
+}
+
+TEST_F(RunDirectoryTest, WhoAsksARunSpeaksTheTlsItWasStartedWith) {
+  ASSERT_TRUE(PrepareRunDirectory(Config({"network.tls_certificate=" + Path("one.pem"),
+                                          "network.tls_ca=" + Path("ca.pem")}),
+                                  Path("recipe.yaml"), {}, false)
+                  .ok());
+  ASSERT_TRUE(
+      base::WriteFileAtomically(Path("run/orchestrator.json"), "{\"address\": \"a:1\"}").ok());
+  const auto record = ReadOrchestratorRecord(Path("run"));
+  ASSERT_TRUE(record.ok()) << record.status();
+  EXPECT_EQ(record->tls.certificate_file, Path("one.pem"));
+  EXPECT_EQ(record->tls.private_key_file, "");
+  EXPECT_EQ(record->tls.ca_file, Path("ca.pem"));
 }
 
 TEST_F(RunDirectoryTest, TheOrchestratorsRecordIsReadWithCare) {

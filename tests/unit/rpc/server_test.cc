@@ -49,6 +49,15 @@ bool HasReflection(const std::shared_ptr<grpc::Channel>& channel) {
   return !absl::IsUnimplemented(status) || status.message().find("Missing") != std::string::npos;
 }
 
+// NAME.pem, its own authority, and NAME.key; false if there is no openssl command.
+bool MakeCertificate(const testing::TempDir& dir, const std::string& name) {
+  const std::string make = base::Cat(
+      "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=",
+      name, " -addext subjectAltName=IP:127.0.0.1 -keyout ", dir.File(name + ".key"), " -out ",
+      dir.File(name + ".pem"), " 2>/dev/null");
+  return std::system(make.c_str()) == 0;
+}
+
 TEST(RpcServerTest, BindsAPortOfItsOwnAndSaysWhich) {
   RewardHost host(Answer);
   EXPECT_GT(host.server->port(), 0);
@@ -145,19 +154,37 @@ TEST(RpcServerTest, ProxyOfTheEnvironmentIsNotAsked) {
 
 TEST(TlsTest, ServesOnlyThoseWhoTrustItsCertificate) {
   testing::TempDir dir;
-  const std::string make = base::Cat(
-      "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "
-      "/CN=temper "
-      "-addext subjectAltName=IP:127.0.0.1 -keyout ",
-      dir.File("key.pem"), " -out ", dir.File("cert.pem"), " 2>/dev/null");
-  if (std::system(make.c_str()) != 0) GTEST_SKIP() << "needs the openssl command";
-  RewardHost host(Answer, {.tls = {.certificate_file = dir.File("cert.pem"),
-                                   .private_key_file = dir.File("key.pem")}});
-  EXPECT_FALSE(host.Call({.timeout = absl::Seconds(20)}).ok());  // speaks without TLS
+  if (!MakeCertificate(dir, "ours")) GTEST_SKIP() << "needs the openssl command";
+  RewardHost host(Answer, {.tls = {.certificate_file = dir.File("ours.pem"),
+                                   .private_key_file = dir.File("ours.key")}});
+  const absl::Status plain = host.Call({.timeout = absl::Seconds(20)});  // speaks without TLS
+  EXPECT_FALSE(plain.ok());
+  EXPECT_THAT(TlsTrouble(plain, {}).value_or(plain.ToString()), HasSubstr("speaks TLS"));
 
-  auto trusting = MakeChannel(host.server->address(), {.ca_file = dir.File("cert.pem")}).value();
+  auto trusting = MakeChannel(host.server->address(), {.ca_file = dir.File("ours.pem")}).value();
   host.stub = v1::RewardService::NewStub(trusting);
   EXPECT_THAT(host.Call({.timeout = absl::Seconds(20)}), IsOk());
+}
+
+TEST(TlsTest, WhoDoesNotTrustTheServerIsToldWhatToLookAt) {
+  testing::TempDir dir;
+  if (!MakeCertificate(dir, "ours") || !MakeCertificate(dir, "other")) {
+    GTEST_SKIP() << "needs the openssl command";
+  }
+  RewardHost host(Answer, {.tls = {.certificate_file = dir.File("ours.pem"),
+                                   .private_key_file = dir.File("ours.key")}});
+  const TlsOptions other = {.ca_file = dir.File("other.pem")};
+  host.stub = v1::RewardService::NewStub(MakeChannel(host.server->address(), other).value());
+  const absl::Status status = host.Call({.timeout = absl::Seconds(20)});
+  EXPECT_THAT(TlsTrouble(status, other).value_or(status.ToString()),
+              HasSubstr(dir.File("other.pem")));
+}
+
+TEST(TlsTest, AServerThatIsNotThereIsNoTroubleOfTls) {
+  const absl::Status refused = absl::UnavailableError("Connection refused");
+  EXPECT_EQ(TlsTrouble(refused, {}), std::nullopt);
+  EXPECT_EQ(TlsTrouble(refused, {.ca_file = "ca.pem"}), std::nullopt);
+  EXPECT_EQ(TlsTrouble(absl::InternalError("Handshake"), {.ca_file = "ca.pem"}), std::nullopt);
 }
 
 TEST(TlsTest, FilesThatCannotBeUsedAreNamed) {
