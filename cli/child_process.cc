@@ -20,6 +20,15 @@ namespace temper::cli {
 namespace {
 
 constexpr size_t kMaxGreetingBytes = 4096;
+// What a program says when it fails is longer in no case that matters.
+constexpr off_t kLastWordsBytes = 16 << 10;
+
+// A program that fails for want of room must still be able to say so: room behind the end of its
+// error file is taken while there is some. File systems that cannot do that go without.
+void ReserveForLastWords(int error_file) {
+  const off_t end = lseek(error_file, 0, SEEK_END);
+  if (end >= 0) (void)!fallocate(error_file, FALLOC_FL_KEEP_SIZE, end, kLastWordsBytes);
+}
 
 // Runs in the child between fork and exec: only async-signal-safe calls.
 [[noreturn]] void BecomeProgram(char* const* argv, int output, int error, int parent_pid) {
@@ -53,6 +62,7 @@ absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Start(
     close(pipe_ends[1]);
     return status;
   }
+  ReserveForLastWords(error);
   std::vector<std::string> words = {program};
   words.insert(words.end(), args.begin(), args.end());
   std::vector<char*> argv;

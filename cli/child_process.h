@@ -31,8 +31,9 @@ struct Greeting {
 // thread-safe; used by the supervisor's thread alone.
 class ChildProcess final {
  public:
-  // Starts `program` (an absolute path). Standard error goes to the end of `error_file`, standard
-  // input is empty. Returns: NotFound (no such program), Unavailable (fork, pipes).
+  // Starts `program` (an absolute path). Standard error goes to the end of `error_file`, where room
+  // is reserved for it, so that a full disk can be told of; standard input is empty.
+  // Returns: NotFound (no such program), Unavailable (fork, pipes).
   static absl::StatusOr<std::unique_ptr<ChildProcess>> Start(const std::string& program,
                                                              const std::vector<std::string>& args,
                                                              const std::string& error_file);

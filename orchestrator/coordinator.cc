@@ -167,11 +167,15 @@ void Coordinator::RefreshMetrics(absl::Time now) {
 
 absl::Status Coordinator::End(Ended ended, const std::string& reason) {
   if (ended_ != Ended::kNo) return absl::OkStatus();
-  TEMPER_RETURN_IF_ERROR(
+  const absl::Status stored =
       options_.store->Transact(SqlDatabase::Durability::kDurable, [&]() -> absl::Status {
         TEMPER_RETURN_IF_ERROR(options_.store->PutFact("end_reason", reason));
         return options_.store->PutNumber("ended", static_cast<uint64_t>(ended));
-      }));
+      });
+  // A run that was stopped or has failed can be resumed anyway, so it can end without a record: a
+  // full disk must not keep it from that.
+  if (ended == Ended::kFinished) TEMPER_RETURN_IF_ERROR(stored);
+  if (!stored.ok()) base::LogWarning("end_not_recorded", {{"status", stored.ToString()}});
   ended_ = ended;
   end_reason_ = reason;
   options_.files->Event("run_ended", {{"state", v1::RunState_Name(State())}, {"reason", reason}});

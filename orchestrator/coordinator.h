@@ -155,6 +155,7 @@ class Coordinator final {
   void ExpireMembers(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ExpireLeases(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WatchWorkers(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WatchDisk(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WatchTraining(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FillEvaluations(v1::GetStatusReply* reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -181,6 +182,7 @@ class Coordinator final {
   absl::Time started_at_ ABSL_GUARDED_BY(mutex_);            // the run, not this process
   absl::Time worker_seen_ ABSL_GUARDED_BY(mutex_);  // last moment with a worker, or no need
   absl::Time worker_missing_logged_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  absl::Time full_since_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();  // the ledger's disk
   absl::Time progress_seen_ ABSL_GUARDED_BY(mutex_);  // last step, result or version
   absl::Time progress_missing_logged_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   std::string last_no_work_ ABSL_GUARDED_BY(mutex_);  // reason, for the warning

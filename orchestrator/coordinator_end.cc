@@ -14,6 +14,9 @@ namespace {
 constexpr absl::Duration kLongestSleep = absl::Seconds(5);
 constexpr absl::Duration kMissingLogEvery = absl::Seconds(30);
 constexpr absl::Duration kProgressLogEvery = absl::Minutes(1);
+// Room that somebody makes within this is room in time. Without room nothing can be leased,
+// admitted or committed, so a run that waited longer would only seem to live.
+constexpr absl::Duration kFullDiskPatience = absl::Seconds(10);
 // Members join within seconds of the orchestrator's start; before that nobody being there says
 // nothing. Also how long a supervisor may take to ask how the run ended.
 constexpr absl::Duration kLinger = absl::Seconds(5);
@@ -72,6 +75,23 @@ void Coordinator::WatchWorkers(absl::Time now) {
                     {"fails_after_seconds", absl::ToDoubleSeconds(plan_.no_worker_timeout)}});
 }
 
+void Coordinator::WatchDisk(absl::Time now) {
+  const absl::Status& full = options_.store->full();
+  if (full.ok() || ended_ != Ended::kNo) {
+    full_since_ = absl::InfiniteFuture();
+    return;
+  }
+  if (full_since_ == absl::InfiniteFuture()) {
+    full_since_ = now;
+    base::LogError("disk_full",
+                   {{"status", full.ToString()},
+                    {"fails_after_seconds", absl::ToDoubleSeconds(kFullDiskPatience)}});
+  }
+  if (now - full_since_ < kFullDiskPatience) return;
+  const absl::Status status = End(Ended::kFailed, std::string(full.message()));
+  if (!status.ok()) base::LogWarning("run_not_ended", {{"status", status.ToString()}});
+}
+
 void Coordinator::WatchTraining(absl::Time now) {
   if (ended_ != Ended::kNo || now - progress_seen_ < kProgressLogEvery ||
       now - progress_missing_logged_ < kProgressLogEvery) {
@@ -92,6 +112,7 @@ absl::Time Coordinator::Tick() {
   const absl::Time now = Now();
   ExpireMembers(now);
   ExpireLeases(now);
+  WatchDisk(now);
   WatchWorkers(now);
   WatchTraining(now);
   RefreshMetrics(now);

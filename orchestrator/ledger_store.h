@@ -34,6 +34,8 @@ class LedgerStore final {
                         const std::function<absl::Status()>& body) {
     return database_->Transact(durability, body);
   }
+  // OK, or why nothing can be written: the disk is full (SqlDatabase::full).
+  const absl::Status& full() const { return database_->full(); }
 
   // Single facts by name. "" / 0 where there is none.
   absl::Status PutFact(const std::string& name, const std::string& value);

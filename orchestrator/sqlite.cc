@@ -16,10 +16,15 @@ namespace {
 
 constexpr int kBusyMilliseconds = 2000;  // a person's sqlite3 shell may hold a read lock
 
-absl::StatusCode CodeOf(int sqlite_code) {
+// system_error: errno of the call that failed. SQLite says "full" for ENOSPC of a write alone.
+absl::StatusCode CodeOf(int sqlite_code, int system_error) {
   switch (sqlite_code & 0xff) {
     case SQLITE_FULL:
       return absl::StatusCode::kResourceExhausted;
+    case SQLITE_IOERR:
+      return absl::IsResourceExhausted(base::StatusFromErrno(system_error, "", ""))
+                 ? absl::StatusCode::kResourceExhausted
+                 : absl::StatusCode::kUnavailable;
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
       return absl::StatusCode::kDataLoss;
@@ -29,8 +34,11 @@ absl::StatusCode CodeOf(int sqlite_code) {
 }
 
 absl::Status ErrorOf(sqlite3* handle, int code, const std::string& path, const std::string& what) {
-  return absl::Status(CodeOf(code), absl::StrCat("ledger ", path, ": ", what, ": ",
-                                                 handle ? sqlite3_errmsg(handle) : "no memory"));
+  const absl::StatusCode status = CodeOf(code, handle ? sqlite3_system_errno(handle) : 0);
+  const bool full = status == absl::StatusCode::kResourceExhausted;
+  return absl::Status(status, absl::StrCat("ledger ", path, ": ", what, ": ",
+                                           handle ? sqlite3_errmsg(handle) : "no memory",
+                                           full ? "; free space there and resume the run" : ""));
 }
 
 absl::StatusOr<int> TakeLock(const std::string& path) {
@@ -111,6 +119,12 @@ absl::Status SqlDatabase::Error(int code, const std::string& what) const {
   return ErrorOf(handle_, code, path_, what);
 }
 
+absl::Status SqlDatabase::Noted(absl::Status status, bool written) {
+  if (absl::IsResourceExhausted(status)) full_ = status;
+  if (status.ok() && written) full_ = absl::OkStatus();
+  return status;
+}
+
 absl::Status SqlDatabase::Script(const char* sql) {
   const int code = sqlite3_exec(handle_, sql, nullptr, nullptr, nullptr);
   return code == SQLITE_OK ? absl::OkStatus() : Error(code, sql);
@@ -159,7 +173,8 @@ absl::Status SqlDatabase::Step(sqlite3_stmt* statement,
       code == SQLITE_DONE ? absl::OkStatus() : Error(code, sqlite3_sql(statement));
   sqlite3_reset(statement);
   sqlite3_clear_bindings(statement);
-  return status;
+  const bool alone = sqlite3_get_autocommit(handle_) != 0 && !sqlite3_stmt_readonly(statement);
+  return Noted(std::move(status), /*written=*/alone);
 }
 
 void SqlDatabase::Bind(sqlite3_stmt* statement, int index, int64_t value) {
@@ -184,7 +199,7 @@ absl::Status SqlDatabase::Transact(Durability durability,
     if (!status.ok()) Script("ROLLBACK").IgnoreError();  // fails where SQLite rolled back itself
   }
   if (durable) Script("PRAGMA synchronous=NORMAL").IgnoreError();
-  return status;
+  return Noted(std::move(status), /*written=*/true);
 }
 
 }  // namespace temper::orchestrator

@@ -67,11 +67,16 @@ class SqlDatabase final {
   // Runs `body` in one transaction; rolled back if it fails.
   absl::Status Transact(Durability durability, const std::function<absl::Status()>& body);
 
+  // The last ResourceExhausted of any call, until something is written again; else OK.
+  const absl::Status& full() const { return full_; }
+
  private:
   SqlDatabase(sqlite3* handle, int lock_descriptor, std::string path);
   absl::StatusOr<sqlite3_stmt*> Prepare(std::string_view sql);
   absl::Status Step(sqlite3_stmt* statement, const std::function<void(const SqlRow&)>& on_row);
   absl::Status Error(int code, const std::string& what) const;
+  // Keeps full_ up to date. written: the disk took what was to be written.
+  absl::Status Noted(absl::Status status, bool written);
   static void Bind(sqlite3_stmt* statement, int index, int64_t value);
   static void Bind(sqlite3_stmt* statement, int index, uint64_t value) {
     Bind(statement, index, static_cast<int64_t>(value));
@@ -91,6 +96,7 @@ class SqlDatabase final {
   sqlite3* const handle_;
   const int lock_descriptor_;
   const std::string path_;
+  absl::Status full_;
   std::map<std::string, sqlite3_stmt*, std::less<>> statements_;
 };
 

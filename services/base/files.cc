@@ -131,10 +131,13 @@ absl::Status AtomicFileWriter::Commit() {
 absl::Status AppendToFile(const std::string& path, std::string_view bytes, bool sync) {
   const int descriptor = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
   if (descriptor < 0) return StatusFromErrno(errno, "cannot open", path);
+  const off_t end = ::lseek(descriptor, 0, SEEK_END);
   absl::Status status = WriteAll(descriptor, bytes, path);
   if (status.ok() && sync && ::fsync(descriptor) != 0) {
     status = StatusFromErrno(errno, "cannot sync", path);
   }
+  // Cutting back needs no room; what is no regular file has no end to be cut back to.
+  if (!status.ok() && end >= 0 && ::ftruncate(descriptor, end) != 0) errno = 0;
   ::close(descriptor);
   return status;
 }

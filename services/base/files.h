@@ -45,8 +45,9 @@ class AtomicFileWriter final {
   int descriptor_;  // -1 once closed
 };
 
-// Adds `bytes` at the end, creating the file if needed; with `sync` they are on disk at return. A
-// process killed in between may leave a part of them.
+// Adds `bytes` at the end, creating the file if needed; with `sync` they are on disk at return. On
+// an error nothing of them remains, so that what is appended next follows whole lines; a process
+// killed in between may leave a part of them. One writer per file.
 absl::Status AppendToFile(const std::string& path, std::string_view bytes, bool sync = false);
 
 // Creates the directory and its parents; existing ones are fine.

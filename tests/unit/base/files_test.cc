@@ -71,9 +71,11 @@ TEST(FilesTest, FullDiskIsResourceExhaustedAndKeepsTheOldFile) {
   std::signal(SIGXFSZ, SIG_IGN);
   setrlimit(RLIMIT_FSIZE, &small);
   const absl::Status status = WriteFileAtomically(path, std::string(5000, 'x'));
+  const absl::Status appended = AppendToFile(path, std::string(5000, 'x'));
   setrlimit(RLIMIT_FSIZE, &before);
   EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr(path)));
-  EXPECT_EQ(ReadFile(path, 100).value(), "old");
+  EXPECT_THAT(appended, StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr(path)));
+  EXPECT_EQ(ReadFile(path, 100).value(), "old") << "no half of what did not fit";
   EXPECT_THAT(NamesIn(dir.path()), ElementsAre("state.json"));
 }
 
