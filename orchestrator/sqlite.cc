@@ -16,7 +16,8 @@ namespace {
 
 constexpr int kBusyMilliseconds = 2000;  // a person's sqlite3 shell may hold a read lock
 
-// system_error: errno of the call that failed. SQLite says "full" for ENOSPC of a write alone.
+// system_error: errno after the call. SQLite says "full" for ENOSPC of a write alone, not for a
+// quota, nor for its shared memory.
 absl::StatusCode CodeOf(int sqlite_code, int system_error) {
   switch (sqlite_code & 0xff) {
     case SQLITE_FULL:
@@ -34,7 +35,7 @@ absl::StatusCode CodeOf(int sqlite_code, int system_error) {
 }
 
 absl::Status ErrorOf(sqlite3* handle, int code, const std::string& path, const std::string& what) {
-  const absl::StatusCode status = CodeOf(code, handle ? sqlite3_system_errno(handle) : 0);
+  const absl::StatusCode status = CodeOf(code, errno);  // sqlite3_system_errno says 0 here
   const bool full = status == absl::StatusCode::kResourceExhausted;
   return absl::Status(status, absl::StrCat("ledger ", path, ": ", what, ": ",
                                            handle ? sqlite3_errmsg(handle) : "no memory",
@@ -126,6 +127,7 @@ absl::Status SqlDatabase::Noted(absl::Status status, bool written) {
 }
 
 absl::Status SqlDatabase::Script(const char* sql) {
+  errno = 0;
   const int code = sqlite3_exec(handle_, sql, nullptr, nullptr, nullptr);
   return code == SQLITE_OK ? absl::OkStatus() : Error(code, sql);
 }
@@ -166,6 +168,7 @@ absl::StatusOr<sqlite3_stmt*> SqlDatabase::Prepare(std::string_view sql) {
 absl::Status SqlDatabase::Step(sqlite3_stmt* statement,
                                const std::function<void(const SqlRow&)>& on_row) {
   int code;
+  errno = 0;
   while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
     if (on_row) on_row(SqlRow(statement));
   }

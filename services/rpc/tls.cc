@@ -67,8 +67,9 @@ std::optional<std::string> TlsTrouble(const absl::Status& status, const TlsOptio
                      shown, "), or its own certificate is not of ", tls.ca_file,
                      " or not for this address, or it speaks no TLS");
   }
-  if (!tls.enabled() && says("SETTINGS frame")) {
-    return "the other side speaks TLS: give --tls-ca, --tls-certificate and --tls-key";
+  if (!tls.enabled() && (says("SETTINGS frame") || says("Socket closed"))) {
+    return "the other side takes no plain text; if it speaks TLS, give --tls-ca, --tls-certificate "
+           "and --tls-key";
   }
   return std::nullopt;
 }

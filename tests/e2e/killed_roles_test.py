@@ -101,13 +101,13 @@ class KilledRoles(RunTestCase):
             run.await_event("restart")
             scaled = temper("scale", run.dir, "rollout_workers=1")
             self.assertEqual(scaled.returncode, 0, scaled.stderr)
-            wait_until(lambda: run.ledger("SELECT 1 FROM eval_outcomes LIMIT 1"), 30,
-                       "a first answer is recorded")
+            worker = run.await_member("rollout_worker-0")
+            wait_until(lambda: moved_a_little(worker) and answers(run), 60, "a first answer")
             run.kill("orchestrator-0")
+            os.kill(worker, signal.SIGCONT)
             self.check_equals_undisturbed(run)
             self.assertEqual(len(run.events("restart")), 2)
-            [(asked,)] = run.ledger("SELECT COUNT(*) FROM eval_outcomes")
-            self.assertEqual(asked, 2 * 2 * 8, "versions, error scales, questions")
+            self.assertEqual(answers(run), 2 * 2 * 8, "versions, error scales, questions")
 
     def test_a_stopped_worker_that_wakes_late_changes_nothing(self):
         with Run("frozen_worker") as run:
@@ -132,6 +132,19 @@ class KilledRoles(RunTestCase):
             self.check_equals_undisturbed(run)
             self.assertEqual(run.events("gone"), [])
             self.assertEqual(run.ledger("SELECT COUNT(*) FROM attempts WHERE ending = 7"), [(0,)])
+
+
+def moved_a_little(pid):
+    """Lets a process run for a moment and leaves it stopped, so that it does not run ahead."""
+    os.kill(pid, signal.SIGCONT)
+    pause(0.02)
+    os.kill(pid, signal.SIGSTOP)
+    return True
+
+
+def answers(run):
+    [(count,)] = run.ledger("SELECT COUNT(*) FROM eval_outcomes")
+    return count
 
 
 def await_partial(run):
