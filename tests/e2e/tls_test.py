@@ -1,6 +1,8 @@
 """A run under TLS: every process shows its certificate, and who has none of the right kind stays out."""
 
+import os
 import shutil
+import signal
 import subprocess
 import unittest
 
@@ -52,15 +54,18 @@ class Tls(RunTestCase):
         with Run("tls", {"network": self.ours.certificate("every-role")}) as run:
             run.start()
             run.await_step(1)
+            worker = run.await_member("rollout_worker-0")
+            os.kill(worker, signal.SIGSTOP)  # the run waits for us
             status = temper("status", run.dir)
             self.assertEqual(status.returncode, 0, status.stderr)
             self.assertIn("learner-0", status.stdout)
             scaled = temper("scale", run.dir, "rollout_workers=2")
             self.assertEqual(scaled.returncode, 0, scaled.stderr)
             run.await_event("join", member="rollout_worker-1")
+            os.kill(worker, signal.SIGCONT)
             run.finish()
             self.check_ended_clean(run)
-            self.check_equal_results(run, Run.finished(UNDISTURBED))
+            self.check_equal_results(run, Run.finished(UNDISTURBED), ("worker", "attempt"))
             samples = temper("samples", run.dir, "--step", 1)
             self.assertEqual(samples.returncode, 0, samples.stderr)
 
