@@ -4,9 +4,8 @@ import os
 import signal
 import time
 
-from run_fixture import STEPS, UNDISTURBED, Run, RunTestCase, main, pause, temper, wait_until
-
-ROLES = ("orchestrator-0", "reward_server-0", "learner-0", "rollout_worker-0")
+from run_fixture import (ROLES, STEPS, UNDISTURBED, Run, RunTestCase, main, pause, temper,
+                         wait_until)
 
 
 class KilledRoles(RunTestCase):

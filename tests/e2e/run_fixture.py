@@ -34,6 +34,7 @@ TIMES = ("_seconds", "_per_second")
 DISTURBANCES = ("attempts_leased", "refused", "generation_failed", "reward_failed",
                 "lease_expired", "superseded", "drained", "rewound")
 TRAINED = 1  # number of this ending in the ledger
+ROLES = ("orchestrator-0", "reward_server-0", "learner-0", "rollout_worker-0")
 
 # Where a test strikes is drawn from this. A person may loop over it; a failure prints what was drawn.
 SEED = os.environ.get("TEMPER_TEST_SEED", "1")
