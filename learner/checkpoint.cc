@@ -271,6 +271,7 @@ absl::Status WriteCheckpoint(const std::string& run_dir, const CheckpointContent
   if (status.ok()) status = base::RenameDurably(temporary, path);
   if (!status.ok()) {
     base::RemoveAll(temporary).IgnoreError();
+    if (!contents.ledger_file.empty()) base::RemoveAll(contents.ledger_file).IgnoreError();
     const char* remedy =
         absl::IsResourceExhausted(status) ? "; free space there and resume the run" : "";
     return absl::Status(status.code(), absl::StrCat("cannot write checkpoint ", path, ": ",

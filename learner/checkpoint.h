@@ -67,7 +67,8 @@ std::string LedgerCopyPath(const std::string& run_dir, uint64_t step);
 std::string LedgerOf(const std::string& dir);
 
 // Writes RUN/checkpoints/step_<state.step>; one of that step that exists is replaced. On an error
-// nothing of it remains. ResourceExhausted on a full disk, naming the path.
+// nothing of it remains, the ledger's copy included. ResourceExhausted on a full disk, naming the
+// path.
 absl::Status WriteCheckpoint(const std::string& run_dir, const CheckpointContents& contents);
 
 // Checks the manifest and every hash, then reads. DataLoss, naming the file, for a checkpoint that

@@ -146,6 +146,8 @@ TEST_F(CheckpointTest, AFailedWriteLeavesNothingBehind) {
 
 TEST_F(CheckpointTest, ADiskThatTakesNoMoreLeavesTheOldCheckpointAndNothingHalfWritten) {
   ASSERT_THAT(Write(3), IsOk());
+  ledger_ = LedgerCopyPath(dir_.path(), 3);
+  ASSERT_THAT(base::WriteFileAtomically(ledger_, "pages"), IsOk());
   // The kernel refuses to let a file grow past the limit, in the middle of the weights.
   signal(SIGXFSZ, SIG_IGN);
   rlimit before{};
@@ -158,6 +160,7 @@ TEST_F(CheckpointTest, ADiskThatTakesNoMoreLeavesTheOldCheckpointAndNothingHalfW
   EXPECT_FALSE(status.ok());
   EXPECT_THAT(std::string(status.message()), HasSubstr("cannot write checkpoint"));
   EXPECT_FALSE(base::PathExists(StepDir(3) + ".partial"));
+  EXPECT_FALSE(base::PathExists(ledger_));
   EXPECT_THAT(ReadCheckpoint(StepDir(3), 0), IsOk());
 }
 

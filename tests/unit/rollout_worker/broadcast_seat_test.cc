@@ -7,9 +7,9 @@
 
 #include <thread>
 
-#include "services/config/run_config.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/rollout_worker/fake_run.h"
+#include "tests/unit/rollout_worker/setup_for_test.h"
 #include "tests/unit/weights/version_builder.h"
 #include "weights/shared_memory_collective.h"
 
@@ -24,9 +24,7 @@ absl::Time Soon() { return absl::Now() + absl::Seconds(20); }
 class BroadcastSeatTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    auto config = config::LoadRunConfig("recipes/quickstart.yaml", {});
-    ASSERT_THAT(config, IsOk());
-    run_ = std::make_unique<FakeRun>(*config, /*noise_id=*/1);
+    run_ = std::make_unique<FakeRun>(*SetupForTest());
     run_->Publish(1, 0);
     auto membership =
         member::MembershipClient::Create({.orchestrator_address = run_->orchestrator_address(),
