@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "cli/commands.h"
 #include "cli/noise_warnings.h"
 #include "cli/recipe_arguments.h"
@@ -39,7 +40,11 @@ absl::Status RunRecipe(RunArguments* arguments) {
   TEMPER_ASSIGN_OR_RETURN(
       const std::unique_ptr<RunLock> lock,
       PrepareRunDirectory(config, arguments->recipe.recipe, arguments->recipe.overrides, resume));
-  return RunSession(config, resume, arguments->verbose);
+  const absl::Status ended = RunSession(config, resume, arguments->verbose);
+  if (ended.ok() || absl::IsInvalidArgument(ended)) return ended;
+  return absl::Status(ended.code(),
+                      absl::StrCat(ended.message(), "\ngo on, once that is mended, ",
+                                   "with: ./temper run ", config.run_dir(), " --resume auto"));
 }
 
 }  // namespace

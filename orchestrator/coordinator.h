@@ -137,6 +137,8 @@ class Coordinator final {
   // Ends attempts for one reason, each group as DecideRetry says; may fail the run.
   absl::Status EndAttempts(const std::vector<AttemptId>& ids, Ending ending,
                            const std::string& detail) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Ends what an asynchronous run leased or admitted for steps that will not come.
+  absl::Status EndLeftovers() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status FailItem(uint64_t item_index, Ending ending, const std::string& detail)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ReleaseHeld(const Member& member, Ending ending, const std::string& detail)

@@ -121,9 +121,19 @@ absl::Time Coordinator::Tick() {
                    evals_->NextReady(now), now + kLongestSleep});
 }
 
+absl::Status Coordinator::EndLeftovers() {
+  std::vector<AttemptEnd> ends;
+  for (const AttemptId& id : ledger_->AllOpen()) {
+    ends.push_back({id, Ending::kDrained, "all steps are done", /*lease_again=*/false, Now()});
+  }
+  return ends.empty() ? absl::OkStatus() : ledger_->End(ends);
+}
+
 absl::StatusOr<std::optional<SummaryInputs>> Coordinator::SummaryDue() {
   absl::MutexLock lock(&mutex_);
   if (!summary_json_.empty() || (ended_ == Ended::kNo && !IsComplete())) return std::nullopt;
+  // A run that was stopped or has failed goes on with what it has; its next timeline ends it.
+  if (ended_ == Ended::kNo) TEMPER_RETURN_IF_ERROR(EndLeftovers());
   SummaryInputs inputs;
   inputs.run_id = options_.run_id;
   inputs.state = ended_ == Ended::kStopped  ? "stopped"

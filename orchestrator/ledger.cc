@@ -280,6 +280,14 @@ std::vector<AttemptId> Ledger::HeldBy(const std::string& worker, uint64_t incarn
   return held;
 }
 
+std::vector<AttemptId> Ledger::AllOpen() const {
+  std::vector<AttemptId> open;
+  for (const auto& [index, active] : active_) {
+    if (active.attempt) open.push_back(active.attempt->id);
+  }
+  return open;
+}
+
 std::vector<AttemptId> Ledger::Expired(absl::Time now) const {
   std::vector<AttemptId> expired;
   for (const auto& [index, active] : active_) {

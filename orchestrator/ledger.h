@@ -95,6 +95,7 @@ class Ledger final {
   absl::StatusOr<std::optional<AttemptRow>> Find(const AttemptId& id);
   std::vector<AttemptId> HeldBy(const std::string& worker, uint64_t incarnation) const;  // leased
   std::vector<AttemptId> Expired(absl::Time now) const;                                  // leased
+  std::vector<AttemptId> AllOpen() const;  // leased or admitted
   // The lease of `id` now ends as RenewedUntil (retry_policy.h) says, counted from when it was
   // given or re-armed; false if it is not leased to the holder.
   bool Renew(const AttemptId& id, const AttemptHolder& holder, absl::Time now,

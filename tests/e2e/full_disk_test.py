@@ -1,20 +1,20 @@
 """A disk that fills up while a run goes on: it says so, nothing is half there, it goes on later.
 
-The disk is a small tmpfs in a mount namespace of this process, which is gone when it ends.
+Disks are small tmpfs in a mount namespace of this process, which are gone when it ends.
 """
 
 import contextlib
 import ctypes
 import os
 import shutil
-import signal
 import subprocess
 import unittest
 
-from run_fixture import UNDISTURBED, Run, RunTestCase, main, temper, wait_until
+from run_fixture import STEPS, UNDISTURBED, Run, RunTestCase, main
 
 CLONE_NEWNS = 0x20000
 DISK_BYTES = 64 << 20
+PAGE = 4096  # what tmpfs gives room in
 
 
 def mount(*words):
@@ -40,82 +40,95 @@ class FullDisk(RunTestCase):
         enter_mount_namespace()
 
     @contextlib.contextmanager
-    def run_on_a_small_disk(self, name):
-        with Run(name) as run:
-            run.dir.mkdir()
-            mounted = mount("-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", run.dir)
-            if mounted.returncode != 0:
-                self.skipTest(f"no tmpfs may be mounted here: {mounted.stdout.strip()}")
-            try:
-                yield run
-            finally:
-                run.kill_everything()
-                subprocess.run(["umount", run.dir], check=True, stdin=subprocess.DEVNULL)
+    def disk(self, run, folder, size):
+        """A disk of `size` bytes at `folder` while the context lasts."""
+        folder.mkdir(parents=True)
+        mounted = mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder)
+        if mounted.returncode != 0:
+            self.skipTest(f"no tmpfs may be mounted here: {mounted.stdout.strip()}")
+        try:
+            yield
+        finally:
+            run.kill_everything()
+            subprocess.run(["umount", folder], check=True, stdin=subprocess.DEVNULL)
 
     @staticmethod
-    def fill(run, leave):
-        """Takes all room but `leave` bytes; the run stands still meanwhile."""
-        pids = [run.await_member(member) for member in ("orchestrator-0", "learner-0")]
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        facts = os.statvfs(run.dir)
-        with open(run.dir / "ballast", "wb") as ballast:
-            os.posix_fallocate(ballast.fileno(), 0, facts.f_bavail * facts.f_frsize - leave)
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+    def enlarge(folder):
+        grown = mount("-o", f"remount,size={DISK_BYTES}", folder)
+        assert grown.returncode == 0, grown.stdout
+
+    @staticmethod
+    def take_all_room(folder):
+        """Returns the file that takes it; a run may take some of it meanwhile."""
+        with open(folder / "ballast", "wb") as ballast:
+            size = 0
+            for part in (1 << 20, 1 << 16, PAGE):
+                with contextlib.suppress(OSError):
+                    while True:
+                        os.posix_fallocate(ballast.fileno(), size, part)
+                        size += part
+        return folder / "ballast"
 
     def check_ended_with(self, run, *words):
         run.finish(60, code=1)
         said = run.output.read_text()
-        for word in (*words, "No space left on device|disk is full", "free space there and resume"):
+        for word in (*words, "No space left on device|disk is full", f"{run.dir} --resume auto"):
             self.assertRegex(said, word)
         run.await_no_process()
         self.check_accounting(run)
         partial = [path for path in run.dir.rglob("*") if ".partial" in path.name]
         self.assertEqual(partial, [], "nothing is half there")
 
-    def check_goes_on_once_there_is_room(self, run):
-        (run.dir / "ballast").unlink()
+    def check_goes_on_to_the_same_result(self, run):
         run.start("--resume", "auto").finish()
         self.check_ended_clean(run)
         self.check_equal_results(run, Run.finished(UNDISTURBED), ("worker", "attempt"))
-        self.assertEqual([event["step"] for event in run.events("step_committed")][-1],
-                         run.metrics()[-1]["step"])
+        self.assertEqual(run.events("step_committed")[-1]["step"], STEPS, "no line is broken")
 
     def test_no_room_for_a_checkpoint(self):
-        with self.run_on_a_small_disk("full_checkpoint") as run:
-            run.start("checkpoint.every=1", "local.max_restarts=1")
-            run.await_step(self.draw_step(high=20))
-            one = wait_until(lambda: next(run.dir.glob("checkpoints/step_?"), None), 30, "one")
-            size = sum(path.stat().st_size for path in one.rglob("*") if path.is_file())
-            self.fill(run, leave=size * 2 // 3)
-            self.check_ended_with(run, "learner-0 gave up", "cannot write checkpoint",
-                                  f"{run.dir}/checkpoints/step_")
-            for checkpoint in sorted(run.dir.glob("checkpoints/step_*")):
-                whole = temper("tokenize", checkpoint / "hf", stdin=b"1 + 1")
-                self.assertEqual(whole.returncode, 0, whole.stderr)
-            self.check_goes_on_once_there_is_room(run)
+        one = sum((path.stat().st_size + PAGE - 1) // PAGE * PAGE
+                  for path in (UNDISTURBED / "run/checkpoints/step_5").rglob("*")
+                  if path.is_file())
+        fit = self.drawn("checkpoints that fit", self.random.randint(1, 8))
+        with Run("full_checkpoint") as run:
+            checkpoints = run.dir / "checkpoints"
+            with self.disk(run, checkpoints, fit * one + one // 2):
+                run.start("checkpoint.every=1", "local.max_restarts=1")
+                self.check_ended_with(run, "learner-0 gave up", "cannot write checkpoint",
+                                      f"{checkpoints}/step_{fit + 1}", "free space there")
+                self.assertEqual({path.name for path in checkpoints.iterdir()},
+                                 {f"step_{step}" for step in range(1, fit + 1)})
+                self.enlarge(checkpoints)
+                self.check_goes_on_to_the_same_result(run)
+                self.assertEqual(run.events("timeline_begun")[-1]["resume_step"], fit)
 
     def test_no_room_for_the_ledger(self):
-        with self.run_on_a_small_disk("full_ledger") as run:
-            run.start("checkpoint.every=0", "local.max_restarts=1")
+        with Run("full_ledger") as run:
+            run.state_dir = run.folder / "state"
+            pages = self.drawn("pages", self.random.randint(100, 400))
+            with self.disk(run, run.state_dir, pages * PAGE):
+                run.start()
+                self.check_ended_with(run, f"ledger {run.state_dir}/ledger.db", "free space there")
+                self.enlarge(run.state_dir)
+                self.check_goes_on_to_the_same_result(run)
+
+    def test_no_room_anywhere(self):
+        with Run("full_everything") as run, self.disk(run, run.dir, DISK_BYTES):
+            run.start("local.max_restarts=1")
             run.await_step(self.draw_step(high=20))
-            self.fill(run, leave=0)
-            self.check_ended_with(run, f"ledger {run.dir}/ledger.db")
-            # Without a checkpoint it begins at the first step again.
-            self.check_goes_on_once_there_is_room(run)
+            ballast = self.take_all_room(run.dir)
+            self.check_ended_with(run, f"{run.dir}/")
+            ballast.unlink()
+            self.check_goes_on_to_the_same_result(run)
 
     def test_no_room_at_the_start(self):
-        with self.run_on_a_small_disk("full_start") as run:
-            facts = os.statvfs(run.dir)
-            with open(run.dir / "ballast", "wb") as ballast:
-                os.posix_fallocate(ballast.fileno(), 0, facts.f_bavail * facts.f_frsize)
+        with Run("full_start") as run, self.disk(run, run.dir, DISK_BYTES):
+            ballast = self.take_all_room(run.dir)
             run.start().finish(30, code=1)
             self.assertRegex(run.output.read_text(), f"{run.dir}/.*No space left on device")
             run.await_no_process()
-            (run.dir / "ballast").unlink()
-            run.start("--resume", "auto").finish()
-            self.check_ended_clean(run)
+            ballast.unlink()
+            self.check_goes_on_to_the_same_result(run)
 
 
 if __name__ == "__main__":

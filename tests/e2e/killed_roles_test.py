@@ -2,9 +2,10 @@
 
 import os
 import signal
+import subprocess
 import time
 
-from run_fixture import (ROLES, STEPS, UNDISTURBED, Run, RunTestCase, main, pause, temper,
+from run_fixture import (BIN, ROLES, STEPS, UNDISTURBED, Run, RunTestCase, main, pause,
                          wait_until)
 
 
@@ -48,6 +49,7 @@ class KilledRoles(RunTestCase):
 
     def test_a_killed_orchestrator_forgets_nothing(self):
         with Run("killed_orchestrator") as run:
+            run.state_dir = run.folder / "state"
             run.start()
             self.await_drawn_moment(run)
             before = run.record()
@@ -98,13 +100,16 @@ class KilledRoles(RunTestCase):
             run.await_event("eval_started", version=0)
             run.kill("orchestrator-0")
             run.await_event("restart")
-            scaled = temper("scale", run.dir, "rollout_workers=1")
-            self.assertEqual(scaled.returncode, 0, scaled.stderr)
-            worker = run.await_member("rollout_worker-0")
-            wait_until(lambda: moved_a_little(worker) and answers(run), 60, "a first answer")
+            worker = subprocess.Popen(
+                [BIN / "temper-rollout-worker", "--join", run.record()["address"], "--member-id",
+                 "by-hand", "--log-file", run.dir / "logs/by-hand.log"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.addCleanup(worker.kill)
+            wait_until(lambda: moved_a_little(worker.pid) and answers(run), 60, "a first answer")
             run.kill("orchestrator-0")
-            os.kill(worker, signal.SIGCONT)
+            worker.send_signal(signal.SIGCONT)
             self.check_equals_undisturbed(run)
+            self.assertEqual(worker.wait(20), 0)
             self.assertEqual(len(run.events("restart")), 2)
             self.assertEqual(answers(run), 2 * 2 * 8, "versions, error scales, questions")
 

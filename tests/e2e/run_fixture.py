@@ -147,6 +147,7 @@ class Run:
     def __init__(self, name, changes=None, overrides=()):
         self.folder = fresh_folder(name)
         self.dir = self.folder / "run"
+        self.state_dir = self.dir  # of the ledger; another may be set before the start
         self.recipe = write_recipe(self.folder, changes)
         self.overrides = list(overrides)
         self.process = None
@@ -167,7 +168,7 @@ class Run:
         with open(self.output, "wb") as output:
             self.process = subprocess.Popen(
                 [BIN / "temper", "run", "--verbose", self.recipe, f"run_dir={self.dir}",
-                 *self.overrides, *more],
+                 f"orchestrator.state_dir={self.state_dir}", *self.overrides, *more],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                 start_new_session=True, cwd=ROOT)
         return self
@@ -261,7 +262,8 @@ class Run:
     def ledger(self, query):
         """Rows of a read-only query of the ledger."""
         with contextlib.closing(
-                sqlite3.connect(f"file:{self.dir}/ledger.db?mode=ro", uri=True, timeout=10)) as db:
+                sqlite3.connect(f"file:{self.state_dir}/ledger.db?mode=ro", uri=True,
+                                timeout=10)) as db:
             return db.execute(query).fetchall()
 
     @staticmethod
@@ -269,6 +271,7 @@ class Run:
         """A run that another test made and left."""
         run = Run.__new__(Run)
         run.folder, run.dir, run.process = folder, folder / "run", None
+        run.state_dir = run.dir
         return run
 
 
@@ -304,8 +307,8 @@ class RunTestCase(unittest.TestCase):
         print(f"TEMPER_TEST_SEED={SEED}: {what} {value}", file=sys.stderr, flush=True)
         return value
 
-    def draw_step(self, low=1, high=STEPS - 10):
-        """A step to strike after; enough are left then for the run to be in its middle."""
+    def draw_step(self, low=1, high=STEPS - 15):
+        """A step to strike after; enough are left that a slow test still strikes in the middle."""
         return self.drawn("step", self.random.randint(low, high))
 
     def check_accounting(self, run):

@@ -178,6 +178,44 @@ TEST(Recovery, AWorkerThatHangsInAnEvaluationDoesNotHoldTheBarrierForEver) {
   EXPECT_EQ(again.eval().item_index(), lease.eval().item_index());
 }
 
+TEST(Recovery, WhatWasSampledAheadOfTheLastStepEndsWithTheRun) {
+  v1::RunConfig config = SmallRun();
+  config.mutable_trainer()->set_max_staleness(1);
+  config.mutable_trainer()->set_total_updates(1);
+  config.mutable_trainer()->mutable_dapo()->set_max_rounds(1);
+  TestRun run(config);
+  run.BeginTraining();
+  v1::CommitStepRequest commit = run.CommitRequest(1, {});
+  const v1::Lease dropped = run.Acquire("w1").lease();
+  for (const v1::TrainItem& item : dropped.train()) {
+    EXPECT_TRUE(run.Admit(item.ref(), v1::EXAMINATION_ZERO_VARIANCE).admitted());
+    v1::ClosedAttempt* closed = commit.add_closed();
+    closed->set_group_index(item.ref().group_index());
+    closed->set_attempt(item.ref().attempt());
+    closed->set_ending(v1::ENDING_DROPPED_ZERO_VARIANCE);
+  }
+  const v1::Lease ahead = run.Acquire("w1").lease();  // in place of those that were dropped
+  ASSERT_EQ(ahead.train_size(), 3);
+  ASSERT_TRUE(run.Admit(ahead.train(0).ref()).progress().close_step()) << "the bound of the filter";
+  ASSERT_TRUE(run.Admit(ahead.train(1).ref()).admitted()) << "the learner has its batch by now";
+  v1::ClosedAttempt* trained = commit.add_closed();
+  trained->set_group_index(ahead.train(0).ref().group_index());
+  trained->set_attempt(1);
+  trained->set_ending(v1::ENDING_TRAINED);
+  ASSERT_THAT(run.Commit(commit), IsOk());
+  ASSERT_THAT(run.Publish(1), IsOk());
+  ASSERT_TRUE(run.Acknowledge("w1", 1));
+  run.Evaluate("w1", true);
+
+  EXPECT_EQ(run.store().OpenAttempts()->size(), 2u) << "one admitted, one leased";
+  const auto summary = run->SummaryDue();
+  ASSERT_TRUE(summary.ok() && summary->has_value());
+  EXPECT_EQ((*summary)->accounting.Ended(Ending::kDrained), 2u);
+  EXPECT_EQ(run.store().OpenAttempts()->size(), 0u);
+  EXPECT_THAT(run->VerifyAccounting(), IsOk());
+  EXPECT_EQ(run.Admit(ahead.train(2).ref()).ending(), v1::ENDING_DRAINED) << "said late";
+}
+
 TEST(Recovery, ADamagedNumberInTheLedgerIsCorruptDataAndNotTheEndOfTheProcess) {
   TestRun run;
   ASSERT_THAT(run.store().PutFact("desired_rollout_worker", "many"), IsOk());
