@@ -54,6 +54,9 @@ uint64_t FrozenErrorKey(uint64_t device_seed);
 // subscope: 0 for one draw per version, else group_index + 1 or worker number + 1.
 uint64_t AqnKey(uint64_t run_seed, uint64_t policy_version, uint64_t subscope = 0);
 uint64_t SamplingKey(uint64_t run_seed, uint64_t group_index);
+// scope: of a weight its policy_version, of an activation its group_index; the site tells them
+// apart.
+uint64_t StochasticRoundingKey(uint64_t run_seed, uint64_t scope);
 uint64_t EvaluationErrorKey(uint64_t noise_seed, uint64_t question);
 uint64_t EvaluationSamplingKey(uint64_t noise_seed, uint64_t question);
 
