@@ -126,21 +126,22 @@ Amax FakeQuantizer::PartAmax(const float* x, int64_t rows, int64_t cols, int64_t
   return amax;
 }
 
-// Values that share a scale: a row's length where it has one scale.
-int64_t FakeQuantizer::Block(int64_t cols) const {
+int64_t FakeQuantizer::ValuesPerScale(int64_t cols) const {
   if (spec_.format == NumberFormat::kFp8 && span_ != ScaleSpan::kBlock) {
     return std::max<int64_t>(cols, 1);
   }
   return BlockSize(spec_.format);
 }
 
-int64_t FakeQuantizer::ScalesPerRow(int64_t cols) const { return CeilDivide(cols, Block(cols)); }
+int64_t FakeQuantizer::ScalesPerRow(int64_t cols) const {
+  return CeilDivide(cols, ValuesPerScale(cols));
+}
 
 void FakeQuantizer::QuantizeRow(const RowJob& job) const {
   StretchScales s;
   WordsBuffer words;
   const bool by_row = spec_.format == NumberFormat::kFp8 && span_ != ScaleSpan::kBlock;
-  const int64_t block = by_row ? kStretch : Block(job.cols);
+  const int64_t block = by_row ? kStretch : ValuesPerScale(job.cols);
   kernels::ScaleArguments scales = {.amax = s.amax.data(),
                                     .blocks = 1,
                                     .tensor_scale = TensorScale(job.amax),

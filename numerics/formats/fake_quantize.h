@@ -79,13 +79,15 @@ class FakeQuantizer final {
   // (NVFP4 always has them per block).
   int64_t ScalesPerRow(int64_t cols) const;
 
+  // Neighbours of a row of `cols` values that share a scale: the block, or the whole row.
+  int64_t ValuesPerScale(int64_t cols) const;
+
   const FormatSpec& spec() const { return spec_; }
   ScaleSpan span() const { return span_; }
 
  private:
   struct RowJob;
   FakeQuantizer(const FormatSpec& spec, Operand operand, SimdPath path);
-  int64_t Block(int64_t cols) const;
   void QuantizeRow(const RowJob& job) const;
   void QuantizeTiles(const MatrixRows& m, const WeightPart& part) const;
 

@@ -1,0 +1,128 @@
+#include "numerics/formats/quantization_stats.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "services/base/check.h"
+
+namespace temper::numerics {
+namespace {
+
+constexpr int kBinShift = 23 - 6;  // exponent and six fraction bits
+constexpr size_t kBins = size_t{1} << (31 - kBinShift);
+constexpr double kMostDb = 100.0;
+constexpr double kStepsPerDb = 100.0;
+constexpr size_t kDbSteps = static_cast<size_t>(2 * kMostDb * kStepsPerDb) + 1;
+constexpr double kDeadBelow = 1e-10;  // a smaller value is no signal; also keeps 0 / 0 away
+
+size_t DbStep(double db) {
+  const double clamped = std::clamp(db, -kMostDb, kMostDb);
+  return static_cast<size_t>(std::lround((clamped + kMostDb) * kStepsPerDb));
+}
+
+}  // namespace
+
+double SqnrDb(double sum_sq_value, double sum_sq_error) {
+  if (sum_sq_error == 0.0) return kMostDb;
+  if (sum_sq_value == 0.0) return -kMostDb;
+  return 10.0 * std::log10(sum_sq_value / sum_sq_error);
+}
+
+QuantizationStats::QuantizationStats(float element_max)
+    : element_max_(element_max), bins_(kBins), block_row_counts_(kDbSteps) {}
+
+void QuantizationStats::AddBlockRow(std::span<const float> x, std::span<const float> q,
+                                    float scale) {
+  TEMPER_CHECK(x.size() == q.size(), "a quantized value per value");
+  double row_value = 0.0, row_error = 0.0;
+  int64_t finite = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    if (!std::isfinite(x[i]) || !std::isfinite(q[i])) {
+      ++non_finite_;
+      continue;
+    }
+    ++finite;
+    const double value = x[i], error = static_cast<double>(q[i]) - value;
+    const double magnitude = std::abs(value);
+    Bin& bin = bins_[(std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu) >> kBinShift];
+    ++bin.count;
+    bin.sum_sq_value += value * value;
+    bin.sum_sq_error += error * error;
+    row_value += value * value;
+    row_error += error * error;
+    sum_relative_error_ += std::abs(error) / (magnitude + kDeadBelow);
+    dead_ += magnitude > kDeadBelow && q[i] == 0.0f ? 1 : 0;
+    saturated_ += std::abs(x[i]) / scale > element_max_ ? 1 : 0;
+  }
+  elements_ += finite;
+  if (finite == 0) return;
+  ++block_rows_;
+  ++block_row_counts_[DbStep(SqnrDb(row_value, row_error))];
+}
+
+void QuantizationStats::AddRows(const FakeQuantizer& quantizer, const float* x, const float* q,
+                                const float* scales, int64_t rows, int64_t cols) {
+  const int64_t block = quantizer.ValuesPerScale(cols);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t begin = 0; begin < cols; begin += block) {
+      const auto count = static_cast<size_t>(std::min(block, cols - begin));
+      AddBlockRow({x + r * cols + begin, count}, {q + r * cols + begin, count}, *scales++);
+    }
+  }
+}
+
+void QuantizationStats::Merge(const QuantizationStats& other) {
+  TEMPER_CHECK(element_max_ == other.element_max_, "counts of one format are merged");
+  elements_ += other.elements_;
+  non_finite_ += other.non_finite_;
+  block_rows_ += other.block_rows_;
+  dead_ += other.dead_;
+  saturated_ += other.saturated_;
+  sum_relative_error_ += other.sum_relative_error_;
+  for (size_t i = 0; i < kBins; ++i) {
+    bins_[i].count += other.bins_[i].count;
+    bins_[i].sum_sq_value += other.bins_[i].sum_sq_value;
+    bins_[i].sum_sq_error += other.bins_[i].sum_sq_error;
+  }
+  for (size_t i = 0; i < kDbSteps; ++i) block_row_counts_[i] += other.block_row_counts_[i];
+}
+
+double QuantizationStats::sqnr_db() const { return SqnrDbWithoutLargest(0.0); }
+
+double QuantizationStats::SqnrDbWithoutLargest(double share) const {
+  auto left_out = static_cast<int64_t>(share * static_cast<double>(elements_));
+  double value = 0.0, error = 0.0;
+  for (size_t i = kBins; i-- > 0;) {
+    const Bin& bin = bins_[i];
+    if (bin.count == 0) continue;
+    // Of the bin that the cut goes through, the part below it.
+    const int64_t out = std::min(left_out, bin.count);
+    left_out -= out;
+    const double kept = static_cast<double>(bin.count - out) / static_cast<double>(bin.count);
+    value += kept * bin.sum_sq_value;
+    error += kept * bin.sum_sq_error;
+  }
+  return SqnrDb(value, error);
+}
+
+double QuantizationStats::BlockRowSqnrDb(double q) const {
+  const auto rank =
+      std::max<int64_t>(1, static_cast<int64_t>(std::ceil(q * static_cast<double>(block_rows_))));
+  int64_t seen = 0;
+  for (size_t step = 0; step < kDbSteps; ++step) {
+    seen += block_row_counts_[step];
+    if (seen >= rank) return static_cast<double>(step) / kStepsPerDb - kMostDb;
+  }
+  return kMostDb;
+}
+
+double QuantizationStats::relative_error() const {
+  return elements_ > 0 ? sum_relative_error_ / static_cast<double>(elements_) : 0.0;
+}
+
+double QuantizationStats::Share(int64_t count) const {
+  return elements_ > 0 ? static_cast<double>(count) / static_cast<double>(elements_) : 0.0;
+}
+
+}  // namespace temper::numerics
