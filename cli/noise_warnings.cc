@@ -1,11 +1,10 @@
 #include "cli/noise_warnings.h"
 
 #include <algorithm>
-#include <set>
 
 #include "absl/strings/str_format.h"
 #include "model/io/loader.h"
-#include "model/io/tensor_subset.h"
+#include "model/io/model_reader.h"
 #include "services/base/status_macros.h"
 #include "services/config/noise_plan.h"
 
@@ -57,13 +56,14 @@ std::vector<std::string> AqnWarnings(const numerics::AqnPlan& plan, int layers,
 
 absl::StatusOr<std::vector<std::string>> AqnWarningsOf(const v1::RunConfig& config) {
   if (!config.trainer().noise_injection().enabled()) return std::vector<std::string>();
-  const std::string& path = config.model().path();
-  TEMPER_ASSIGN_OR_RETURN(const model::ModelConfig model, model::LoadModelConfig(path));
-  const int layers = static_cast<int>(model.num_layers);
+  TEMPER_ASSIGN_OR_RETURN(const auto model, model::ModelReader::Open(config.model().path()));
+  const int layers = static_cast<int>(model->config().num_layers);
   TEMPER_ASSIGN_OR_RETURN(const numerics::AqnPlan plan, config::AqnPlanFromConfig(config, layers));
-  std::set<std::string> names;
-  for (const numerics::NormId& norm : numerics::AqnNorms(layers)) names.insert(WeightName(norm));
-  TEMPER_ASSIGN_OR_RETURN(const model::TensorMap norms, model::LoadTensors(path, model, names));
+  model::TensorMap norms;
+  for (const numerics::NormId& norm : numerics::AqnNorms(layers)) {
+    const std::string name = WeightName(norm);
+    TEMPER_ASSIGN_OR_RETURN(norms[name], model->Read(name));
+  }
   return AqnWarnings(plan, layers, norms);
 }
 

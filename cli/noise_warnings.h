@@ -17,8 +17,8 @@ namespace temper::cli {
 std::vector<std::string> AqnWarnings(const numerics::AqnPlan& plan, int layers,
                                      const model::TensorMap& norms);
 
-// The same for a configuration; of its model the norms alone are read. Errors: of LoadModelConfig,
-// LoadTensors and AqnPlanFromConfig.
+// The same for a configuration; of its model the norms alone are read. Errors: of ModelReader and
+// AqnPlanFromConfig.
 absl::StatusOr<std::vector<std::string>> AqnWarningsOf(const v1::RunConfig& config);
 
 }  // namespace temper::cli

@@ -89,30 +89,6 @@ absl::Status ReadSizes(const GgufFile& file, const std::string& prefix, ModelCon
   return absl::OkStatus();
 }
 
-// The GGUF name of a Hugging Face tensor.
-std::string GgufName(const std::string& name) {
-  static constexpr std::pair<std::string_view, std::string_view> kParts[] = {
-      {"input_layernorm", "attn_norm"},    {"self_attn.q_proj", "attn_q"},
-      {"self_attn.k_proj", "attn_k"},      {"self_attn.v_proj", "attn_v"},
-      {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
-      {"self_attn.o_proj", "attn_output"}, {"post_attention_layernorm", "ffn_norm"},
-      {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
-      {"mlp.down_proj", "ffn_down"},
-  };
-  if (name == "model.embed_tokens.weight") return "token_embd.weight";
-  if (name == "model.norm.weight") return "output_norm.weight";
-  if (name == "lm_head.weight") return "output.weight";
-  constexpr std::string_view kLayers = "model.layers.";
-  const size_t layer_end = name.find('.', kLayers.size());
-  const size_t kind = name.rfind('.');
-  const std::string layer = name.substr(kLayers.size(), layer_end - kLayers.size());
-  const std::string part = name.substr(layer_end + 1, kind - layer_end - 1);
-  for (const auto& [hugging_face, gguf] : kParts) {
-    if (part == hugging_face) return base::Cat("blk.", layer, ".", gguf, name.substr(kind));
-  }
-  return name;
-}
-
 // Puts the rows of each head from pairs side by side to pairs half a head apart:
 //   out[h, s, i] = in[h, i, s],  s in {0, 1}, i in 0 .. head_dim / 2 - 1
 void RestoreRopeOrder(int64_t heads, int64_t head_dim, TensorData& tensor) {
@@ -172,39 +148,67 @@ absl::StatusOr<ModelConfig> ModelConfigFromGguf(const GgufFile& file) {
   return config;
 }
 
-absl::StatusOr<TensorMap> TensorsFromGguf(const GgufFile& file, const ModelConfig& config,
-                                          const std::set<std::string>* only) {
-  TensorMap tensors;
+std::string GgufName(const std::string& name) {
+  static constexpr std::pair<std::string_view, std::string_view> kParts[] = {
+      {"input_layernorm", "attn_norm"},    {"self_attn.q_proj", "attn_q"},
+      {"self_attn.k_proj", "attn_k"},      {"self_attn.v_proj", "attn_v"},
+      {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
+      {"self_attn.o_proj", "attn_output"}, {"post_attention_layernorm", "ffn_norm"},
+      {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
+      {"mlp.down_proj", "ffn_down"},
+  };
+  if (name == "model.embed_tokens.weight") return "token_embd.weight";
+  if (name == "model.norm.weight") return "output_norm.weight";
+  if (name == "lm_head.weight") return "output.weight";
+  constexpr std::string_view kLayers = "model.layers.";
+  if (!name.starts_with(kLayers)) return name;
+  const size_t layer_end = name.find('.', kLayers.size());
+  const size_t kind = name.rfind('.');
+  if (layer_end == std::string::npos || kind <= layer_end) return name;
+  const std::string layer = name.substr(kLayers.size(), layer_end - kLayers.size());
+  const std::string part = name.substr(layer_end + 1, kind - layer_end - 1);
+  for (const auto& [hugging_face, gguf] : kParts) {
+    if (part == hugging_face) return base::Cat("blk.", layer, ".", gguf, name.substr(kind));
+  }
+  return name;
+}
+
+absl::Status CheckGgufTensors(const GgufFile& file, const ModelConfig& config) {
   std::set<std::string> used;
   for (const ExpectedTensor& expected : ExpectedTensors(config)) {
-    if (only != nullptr && !only->contains(expected.name)) continue;
     const std::string name = GgufName(expected.name);
-    absl::StatusOr<TensorData> tensor = file.Read(name);
-    if (absl::IsNotFound(tensor.status())) {
-      return absl::DataLossError(tensor.status().message());
+    const auto found = file.tensors().find(name);
+    if (found == file.tensors().end()) {
+      // Reading says whether it is missing or of a type that is not supported.
+      const absl::Status status = file.Read(name).status();
+      return absl::IsNotFound(status) ? absl::DataLossError(status.message()) : status;
     }
-    if (!tensor.ok()) return tensor.status();
-    if (tensor->shape != expected.shape) {
+    if (found->second.shape != expected.shape) {
       return absl::DataLossError(
-          base::Cat("tensor ", name, " has shape [", absl::StrJoin(tensor->shape, ", "),
+          base::Cat("tensor ", name, " has shape [", absl::StrJoin(found->second.shape, ", "),
                     "], the metadata asks for [", absl::StrJoin(expected.shape, ", "), "]"));
     }
-    if (config.architecture == "LlamaForCausalLM") {
-      const bool query = absl::StrContains(expected.name, "q_proj");
-      if (query || absl::StrContains(expected.name, "k_proj")) {
-        RestoreRopeOrder(query ? config.num_heads : config.num_kv_heads, config.head_dim, *tensor);
-      }
-    }
     used.insert(name);
-    tensors.emplace(expected.name, *std::move(tensor));
   }
   for (const auto& [name, tensor] : file.tensors()) {
-    if (only == nullptr && !used.contains(name)) {
+    if (!used.contains(name)) {
       return absl::InvalidArgumentError(
           base::Cat("tensor ", name, " has no place in a ", config.architecture));
     }
   }
-  return tensors;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TensorData> TensorFromGguf(const GgufFile& file, const ModelConfig& config,
+                                          const std::string& name) {
+  TEMPER_ASSIGN_OR_RETURN(TensorData tensor, file.Read(GgufName(name)));
+  if (config.architecture == "LlamaForCausalLM") {
+    const bool query = absl::StrContains(name, "q_proj");
+    if (query || absl::StrContains(name, "k_proj")) {
+      RestoreRopeOrder(query ? config.num_heads : config.num_kv_heads, config.head_dim, tensor);
+    }
+  }
+  return tensor;
 }
 
 absl::StatusOr<GgufTokenizer> TokenizerFromGguf(const GgufFile& file) {

@@ -7,6 +7,7 @@
 #include "model/io/gguf.h"
 #include "model/io/gguf_model.h"
 #include "model/io/json.h"
+#include "model/io/model_reader.h"
 #include "model/io/safetensors.h"
 #include "services/base/files.h"
 #include "services/base/status_macros.h"
@@ -38,39 +39,11 @@ absl::StatusOr<std::string> ReadOptional(const std::string& dir, std::string_vie
   return base::ReadFile(path, kMaxConfigBytes);
 }
 
-absl::Status CheckTensors(const ModelConfig& config,
-                          const std::map<std::string, std::vector<int64_t>>& shapes) {
-  const std::vector<ExpectedTensor> expected = ExpectedTensors(config);
-  for (const ExpectedTensor& tensor : expected) {
-    const auto found = shapes.find(tensor.name);
-    if (found == shapes.end()) {
-      return absl::DataLossError(base::Cat("tensor ", tensor.name, " is missing"));
-    }
-    if (found->second != tensor.shape) {
-      return absl::DataLossError(
-          base::Cat("tensor ", tensor.name, " has shape [", absl::StrJoin(found->second, ", "),
-                    "], the configuration asks for [", absl::StrJoin(tensor.shape, ", "), "]"));
-    }
-  }
-  if (shapes.size() == expected.size()) return absl::OkStatus();
-  std::map<std::string, std::vector<int64_t>> rest = shapes;
-  for (const ExpectedTensor& tensor : expected) rest.erase(tensor.name);
-  return absl::InvalidArgumentError(
-      base::Cat("tensor ", rest.begin()->first, " has no place in this ", config.architecture));
-}
-
 template <typename Tensors>
-std::map<std::string, std::vector<int64_t>> ShapesOf(const Tensors& tensors) {
-  std::map<std::string, std::vector<int64_t>> shapes;
+TensorShapes ShapesOf(const Tensors& tensors) {
+  TensorShapes shapes;
   for (const auto& [name, tensor] : tensors) shapes.emplace(name, tensor.shape);
   return shapes;
-}
-
-// Drops what older files store besides the weights: RoPE's constants, and a head that is tied.
-void DropRedundant(const ModelConfig& config, TensorMap& tensors) {
-  if (config.tie_word_embeddings) tensors.erase("lm_head.weight");
-  std::erase_if(tensors,
-                [](const auto& item) { return item.first.ends_with(".rotary_emb.inv_freq"); });
 }
 
 absl::StatusOr<ModelConfig> LoadDirectoryConfig(const std::string& dir) {
@@ -124,6 +97,26 @@ std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config) {
   return tensors;
 }
 
+absl::Status CheckTensors(const ModelConfig& config, const TensorShapes& shapes) {
+  const std::vector<ExpectedTensor> expected = ExpectedTensors(config);
+  for (const ExpectedTensor& tensor : expected) {
+    const auto found = shapes.find(tensor.name);
+    if (found == shapes.end()) {
+      return absl::DataLossError(base::Cat("tensor ", tensor.name, " is missing"));
+    }
+    if (found->second != tensor.shape) {
+      return absl::DataLossError(
+          base::Cat("tensor ", tensor.name, " has shape [", absl::StrJoin(found->second, ", "),
+                    "], the configuration asks for [", absl::StrJoin(tensor.shape, ", "), "]"));
+    }
+  }
+  if (shapes.size() == expected.size()) return absl::OkStatus();
+  TensorShapes rest = shapes;
+  for (const ExpectedTensor& tensor : expected) rest.erase(tensor.name);
+  return absl::InvalidArgumentError(
+      base::Cat("tensor ", rest.begin()->first, " has no place in this ", config.architecture));
+}
+
 absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path) {
   if (IsDirectory(path)) return LoadDirectoryConfig(path);
   TEMPER_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path));
@@ -133,22 +126,12 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path) {
 }
 
 absl::StatusOr<LoadedModel> LoadModel(const std::string& path) {
-  LoadedModel model;
-  if (IsDirectory(path)) {
-    TEMPER_ASSIGN_OR_RETURN(model.config, LoadDirectoryConfig(path));
-    TEMPER_ASSIGN_OR_RETURN(model.tensors, ReadSafetensorsDirectory(path));
-    DropRedundant(model.config, model.tensors);
-  } else {
-    TEMPER_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path));
-    absl::StatusOr<ModelConfig> config = ModelConfigFromGguf(*file);
-    if (!config.ok()) return Annotate(config.status(), path);
-    model.config = *std::move(config);
-    absl::StatusOr<TensorMap> tensors = TensorsFromGguf(*file, model.config);
-    if (!tensors.ok()) return Annotate(tensors.status(), path);
-    model.tensors = *std::move(tensors);
+  TEMPER_ASSIGN_OR_RETURN(const auto reader, ModelReader::Open(path));
+  LoadedModel model = {.config = reader->config(), .tensors = {}};
+  for (const StoredTensor& stored : reader->tensors()) {
+    TEMPER_ASSIGN_OR_RETURN(TensorData tensor, reader->Read(stored.name));
+    model.tensors.emplace(stored.name, std::move(tensor));
   }
-  const absl::Status complete = CheckTensors(model.config, ShapesOf(model.tensors));
-  if (!complete.ok()) return Annotate(complete, path);
   return model;
 }
 
@@ -223,32 +206,11 @@ absl::StatusOr<std::string> TokenizerConfigJson(const HuggingFaceModel& model) {
   return base::Cat(object.dump(2), "\n");
 }
 
-std::string_view TorchName(StorageType type) {
-  switch (type) {
-    case StorageType::kFloat32:
-      return "float32";
-    case StorageType::kFloat16:
-      return "float16";
-    case StorageType::kBFloat16:
-      return "bfloat16";
-  }
-  return "float32";
-}
-
 }  // namespace
 
-absl::Status SaveHuggingFace(const std::string& dir, const HuggingFaceModel& model) {
-  TEMPER_RETURN_IF_ERROR(ValidateModelConfig(model.config));
-  const absl::Status complete = CheckTensors(model.config, ShapesOf(model.tensors));
-  if (!complete.ok()) {
-    return absl::InvalidArgumentError(
-        base::Cat("cannot save ", dir, ": ", base::FromAbsl(complete.message())));
-  }
-  TEMPER_RETURN_IF_ERROR(base::MakeDirectories(dir));
-  TEMPER_RETURN_IF_ERROR(
-      WriteSafetensors(Join(dir, "model.safetensors"), model.tensors, model.storage));
+absl::Status SaveModelFiles(const std::string& dir, const HuggingFaceModel& model) {
   TEMPER_RETURN_IF_ERROR(base::WriteFileAtomically(
-      Join(dir, "config.json"), ModelConfigToJson(model.config, TorchName(model.storage))));
+      Join(dir, "config.json"), ModelConfigToJson(model.config, StorageTypeName(model.storage))));
   TEMPER_RETURN_IF_ERROR(base::WriteFileAtomically(Join(dir, "generation_config.json"),
                                                    GenerationConfigJson(model.config)));
   if (!model.tokenizer_json.empty()) {
@@ -262,6 +224,41 @@ absl::Status SaveHuggingFace(const std::string& dir, const HuggingFaceModel& mod
         base::WriteFileAtomically(Join(dir, "chat_template.jinja"), model.chat_template));
   }
   return base::SyncDirectory(dir);
+}
+
+absl::Status SaveHuggingFace(const std::string& dir, const HuggingFaceModel& model) {
+  TEMPER_RETURN_IF_ERROR(ValidateModelConfig(model.config));
+  const absl::Status complete = CheckTensors(model.config, ShapesOf(model.tensors));
+  if (!complete.ok()) {
+    return absl::InvalidArgumentError(
+        base::Cat("cannot save ", dir, ": ", base::FromAbsl(complete.message())));
+  }
+  TEMPER_RETURN_IF_ERROR(base::MakeDirectories(dir));
+  TEMPER_RETURN_IF_ERROR(
+      WriteSafetensors(Join(dir, "model.safetensors"), model.tensors, model.storage));
+  return SaveModelFiles(dir, model);
+}
+
+absl::Status CopyModelFiles(const std::string& from_dir, const std::string& to_dir) {
+  // What transformers and tokenizers look for beside the weights.
+  static constexpr const char* kFiles[] = {"config.json",
+                                           "generation_config.json",
+                                           "tokenizer.json",
+                                           "tokenizer_config.json",
+                                           "special_tokens_map.json",
+                                           "added_tokens.json",
+                                           "vocab.json",
+                                           "merges.txt",
+                                           "tokenizer.model",
+                                           "chat_template.jinja",
+                                           "chat_template.json"};
+  for (const char* name : kFiles) {
+    const std::string from = Join(from_dir, name);
+    if (!base::PathExists(from)) continue;
+    TEMPER_ASSIGN_OR_RETURN(const std::string text, base::ReadFile(from, kMaxTokenizerBytes));
+    TEMPER_RETURN_IF_ERROR(base::WriteFileAtomically(Join(to_dir, name), text));
+  }
+  return base::SyncDirectory(to_dir);
 }
 
 }  // namespace temper::model

@@ -12,6 +12,7 @@
 // that cannot be what they say they are (truncated, sizes that lie, tensors missing or of the wrong
 // shape), with the file, the tensor and both values.
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -44,7 +45,12 @@ struct ExpectedTensor {
 };
 std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config);
 
-// Reads configuration and weights.
+// OK if `shapes` are those of ExpectedTensors(config). DataLoss for a tensor that is missing or of
+// another shape, InvalidArgument for one too many, by name.
+using TensorShapes = std::map<std::string, std::vector<int64_t>>;
+absl::Status CheckTensors(const ModelConfig& config, const TensorShapes& shapes);
+
+// Reads configuration and weights. ModelReader (model_reader.h) reads them tensor by tensor.
 absl::StatusOr<LoadedModel> LoadModel(const std::string& path);
 
 // Reads the configuration alone (cheap; the weights stay on disk).
@@ -73,5 +79,13 @@ struct HuggingFaceModel {
 // Errors also: InvalidArgument if the tensors are not those of the configuration;
 // ResourceExhausted on a full disk (nothing half-written stays under a final name).
 absl::Status SaveHuggingFace(const std::string& dir, const HuggingFaceModel& model);
+
+// The same without the weights, into a directory that exists: for a model whose weights are written
+// tensor by tensor. model.tensors is not looked at; model.storage names the type in config.json.
+absl::Status SaveModelFiles(const std::string& dir, const HuggingFaceModel& model);
+
+// Copies what stands beside the weights of a Hugging Face directory (configuration, tokenizer, chat
+// template) as it is. Both directories exist.
+absl::Status CopyModelFiles(const std::string& from_dir, const std::string& to_dir);
 
 }  // namespace temper::model

@@ -23,36 +23,11 @@ constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the reference implementati
 constexpr int64_t kMaxIndexBytes = int64_t{64} << 20;
 constexpr size_t kMaxDimensions = 8;
 
-size_t ElementBytes(StorageType type) { return type == StorageType::kFloat32 ? 4 : 2; }
-
 std::optional<StorageType> ParseType(std::string_view name) {
   if (name == "F32") return StorageType::kFloat32;
   if (name == "F16") return StorageType::kFloat16;
   if (name == "BF16") return StorageType::kBFloat16;
   return std::nullopt;
-}
-
-std::string_view TypeName(StorageType type) {
-  switch (type) {
-    case StorageType::kFloat32:
-      return "F32";
-    case StorageType::kFloat16:
-      return "F16";
-    case StorageType::kBFloat16:
-      return "BF16";
-  }
-  return "?";
-}
-
-// Product of `shape`, or nullopt if it does not fit or a dimension is negative.
-std::optional<uint64_t> ElementCount(const std::vector<int64_t>& shape) {
-  uint64_t count = 1;
-  for (const int64_t size : shape) {
-    if (size < 0 || __builtin_mul_overflow(count, static_cast<uint64_t>(size), &count)) {
-      return std::nullopt;
-    }
-  }
-  return count;
 }
 
 absl::StatusOr<std::vector<int64_t>> ParseShape(const json::Value& value) {
@@ -93,9 +68,9 @@ absl::StatusOr<SafetensorsFile::Entry> ParseEntry(const json::Value& value,
                                          " do not lie in the file's ", data.size(),
                                          " bytes of data"));
   }
-  const std::optional<uint64_t> count = ElementCount(entry.shape);
+  const std::optional<uint64_t> count = ShapeElements(entry.shape);
   uint64_t expected = 0;
-  if (!count.has_value() || __builtin_mul_overflow(*count, ElementBytes(entry.type), &expected) ||
+  if (!count.has_value() || __builtin_mul_overflow(*count, StorageBytes(entry.type), &expected) ||
       expected != end - begin) {
     return absl::DataLossError(base::Cat("shape [", absl::StrJoin(entry.shape, ", "), "] of ",
                                          type_name, " does not take the ", end - begin,
@@ -150,23 +125,6 @@ void Widen(StorageType type, std::span<const std::byte> bytes, std::span<float> 
 bool IsPlainFileName(const std::string& name) {
   return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos &&
          name.find('\0') == std::string::npos;
-}
-
-bool Wanted(const std::set<std::string>* only, const std::string& name) {
-  return only == nullptr || only->contains(name);
-}
-
-absl::Status ReadShard(const std::string& path, const std::set<std::string>* only,
-                       TensorMap& tensors) {
-  TEMPER_ASSIGN_OR_RETURN(const auto file, SafetensorsFile::Open(path));
-  for (const auto& [name, entry] : file->entries()) {
-    if (!Wanted(only, name)) continue;
-    TEMPER_ASSIGN_OR_RETURN(TensorData tensor, file->Read(name));
-    if (!tensors.emplace(name, std::move(tensor)).second) {
-      return absl::DataLossError(base::Cat(path, ": tensor ", name, " is in two shards"));
-    }
-  }
-  return absl::OkStatus();
 }
 
 // The shards of an index: file name -> the tensors it promises there.
@@ -236,20 +194,31 @@ absl::StatusOr<TensorData> SafetensorsFile::Read(const std::string& name) const 
   }
   const Entry& entry = found->second;
   TensorData tensor{.shape = entry.shape, .values = {}};
-  tensor.values.resize(entry.bytes.size() / ElementBytes(entry.type));
+  tensor.values.resize(entry.bytes.size() / StorageBytes(entry.type));
   Widen(entry.type, entry.bytes, tensor.values);
   return tensor;
 }
 
-absl::StatusOr<TensorMap> ReadSafetensorsDirectory(const std::string& dir,
-                                                   const std::set<std::string>* only) {
+absl::Status SafetensorsDirectory::AddFile(const std::string& path) {
+  TEMPER_ASSIGN_OR_RETURN(auto file, SafetensorsFile::Open(path));
+  for (const auto& [name, entry] : file->entries()) {
+    if (!owners_.emplace(name, file.get()).second) {
+      return absl::DataLossError(base::Cat(path, ": tensor ", name, " is in two shards"));
+    }
+    entries_.emplace(name, entry);
+  }
+  files_.push_back(std::move(file));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SafetensorsDirectory> SafetensorsDirectory::Open(const std::string& dir) {
   const std::filesystem::path root(dir);
-  TensorMap tensors;
+  SafetensorsDirectory directory;
   std::error_code ignored;
   const std::string single = (root / "model.safetensors").string();
   if (std::filesystem::exists(single, ignored)) {
-    TEMPER_RETURN_IF_ERROR(ReadShard(single, only, tensors));
-    return tensors;
+    TEMPER_RETURN_IF_ERROR(directory.AddFile(single));
+    return directory;
   }
   const std::string index = (root / "model.safetensors.index.json").string();
   if (!std::filesystem::exists(index, ignored)) {
@@ -258,72 +227,32 @@ absl::StatusOr<TensorMap> ReadSafetensorsDirectory(const std::string& dir,
   }
   TEMPER_ASSIGN_OR_RETURN(const auto shards, ReadIndex(index));
   for (const auto& [shard, names] : shards) {
-    const auto wanted = [only](const std::string& name) { return Wanted(only, name); };
-    if (std::ranges::none_of(names, wanted)) continue;
     const std::string path = (root / shard).string();
-    TEMPER_RETURN_IF_ERROR(ReadShard(path, only, tensors));
+    TEMPER_RETURN_IF_ERROR(directory.AddFile(path));
     for (const std::string& name : names) {
-      if (wanted(name) && !tensors.contains(name)) {
+      if (!directory.entries_.contains(name)) {
         return absl::DataLossError(
             base::Cat(path, " lacks tensor ", name, ", which ", index, " promises there"));
       }
     }
   }
+  return directory;
+}
+
+absl::StatusOr<TensorData> SafetensorsDirectory::Read(const std::string& name) const {
+  const auto owner = owners_.find(name);
+  if (owner == owners_.end()) return absl::NotFoundError(base::Cat("there is no tensor ", name));
+  return owner->second->Read(name);
+}
+
+absl::StatusOr<TensorMap> ReadSafetensorsDirectory(const std::string& dir) {
+  TEMPER_ASSIGN_OR_RETURN(const SafetensorsDirectory directory, SafetensorsDirectory::Open(dir));
+  TensorMap tensors;
+  for (const auto& [name, entry] : directory.entries()) {
+    TEMPER_ASSIGN_OR_RETURN(TensorData tensor, directory.Read(name));
+    tensors.emplace(name, std::move(tensor));
+  }
   return tensors;
-}
-
-namespace {
-
-// Values as they are stored; float32 needs no copy. The result may lie in `scratch`.
-std::span<const std::byte> Narrow(std::span<const float> values, StorageType storage,
-                                  std::vector<uint16_t>& scratch) {
-  if (storage == StorageType::kFloat32) return std::as_bytes(values);
-  scratch.resize(values.size());
-  for (size_t i = 0; i < values.size(); ++i) {
-    scratch[i] = storage == StorageType::kFloat16 ? Float32ToFloat16(values[i])
-                                                  : Float32ToBFloat16(values[i]);
-  }
-  return std::as_bytes(std::span<const uint16_t>(scratch));
-}
-
-std::string_view AsText(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-absl::StatusOr<std::string> MakeHeader(const TensorViewMap& tensors, StorageType storage) {
-  json::Value header = {{"__metadata__", {{"format", "pt"}}}};
-  uint64_t offset = 0;
-  for (const auto& [name, view] : tensors) {
-    const std::optional<uint64_t> count = ElementCount(view.shape);
-    if (!count.has_value() || *count != view.values.size()) {
-      return absl::InvalidArgumentError(base::Cat("tensor ", name, " of shape [",
-                                                  absl::StrJoin(view.shape, ", "), "] has ",
-                                                  view.values.size(), " values"));
-    }
-    const uint64_t end = offset + view.values.size() * ElementBytes(storage);
-    header[name] = {
-        {"dtype", TypeName(storage)}, {"shape", view.shape}, {"data_offsets", {offset, end}}};
-    offset = end;
-  }
-  std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  return text;
-}
-
-}  // namespace
-
-absl::Status WriteSafetensors(const std::string& path, const TensorViewMap& tensors,
-                              StorageType storage) {
-  TEMPER_ASSIGN_OR_RETURN(const std::string header, MakeHeader(tensors, storage));
-  const uint64_t header_bytes = header.size();
-  TEMPER_ASSIGN_OR_RETURN(const auto file, base::AtomicFileWriter::Create(path));
-  TEMPER_RETURN_IF_ERROR(file->Append(AsText(std::as_bytes(std::span(&header_bytes, 1)))));
-  TEMPER_RETURN_IF_ERROR(file->Append(header));
-  std::vector<uint16_t> scratch;
-  for (const auto& [name, view] : tensors) {
-    TEMPER_RETURN_IF_ERROR(file->Append(AsText(Narrow(view.values, storage, scratch))));
-  }
-  return file->Commit();
 }
 
 }  // namespace temper::model

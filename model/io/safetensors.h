@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -46,16 +45,31 @@ class SafetensorsFile final {
   std::map<std::string, Entry> entries_;
 };
 
-// All tensors of a Hugging Face directory: model.safetensors, or the shards that
-// model.safetensors.index.json names (file names inside the directory only).
-// only: these alone, where they are there, and of the shards only those that hold one; null: all.
-// Errors: as above; NotFound if neither file exists; DataLoss if a shard lacks a tensor the index
-// promises.
-absl::StatusOr<TensorMap> ReadSafetensorsDirectory(const std::string& dir,
-                                                   const std::set<std::string>* only = nullptr);
+// The weights of a Hugging Face directory, opened and checked but left on disk: model.safetensors,
+// or the shards that model.safetensors.index.json names (file names inside the directory only).
+// Thread-safe once opened. Errors: as above; NotFound if neither file exists; DataLoss if a shard
+// lacks a tensor the index promises.
+class SafetensorsDirectory final {
+ public:
+  static absl::StatusOr<SafetensorsDirectory> Open(const std::string& dir);
 
-// Writes tensors in the order of their names, 8-byte aligned, with {"format": "pt"} as metadata;
-// temporary name, sync, rename. float32 values are rounded to nearest-even for 16-bit storage.
+  const std::map<std::string, SafetensorsFile::Entry>& entries() const { return entries_; }
+  // The tensor in float32. NotFound if there is none of that name.
+  absl::StatusOr<TensorData> Read(const std::string& name) const;
+
+ private:
+  SafetensorsDirectory() = default;
+  absl::Status AddFile(const std::string& path);
+
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::map<std::string, SafetensorsFile*> owners_;
+  std::map<std::string, SafetensorsFile::Entry> entries_;
+};
+
+// All tensors of such a directory. Errors: as above.
+absl::StatusOr<TensorMap> ReadSafetensorsDirectory(const std::string& dir);
+
+// Writes tensors in the order of their names, as SafetensorsWriter does (safetensors_writer.h).
 // Errors: InvalidArgument if a view's shape and size disagree; those of base/files.h.
 absl::Status WriteSafetensors(const std::string& path, const TensorViewMap& tensors,
                               StorageType storage = StorageType::kFloat32);

@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace temper::model {
@@ -28,6 +30,18 @@ using TensorViewMap = std::map<std::string, TensorView>;
 
 // How a float32 value is stored in a file.
 enum class StorageType { kFloat32, kFloat16, kBFloat16 };
+
+// Bytes of one value: 4 or 2.
+size_t StorageBytes(StorageType type);
+
+// "float32", "float16", "bfloat16".
+std::string_view StorageTypeName(StorageType type);
+
+// Replaces each value by what a file of this type gives back: rounded to nearest-even.
+void RoundToStorage(StorageType type, std::span<float> values);
+
+// Product of a shape, or nullopt if it does not fit in 64 bits or a dimension is negative.
+std::optional<uint64_t> ShapeElements(std::span<const int64_t> shape);
 
 // Views of everything in `tensors`; valid while `tensors` is unchanged.
 TensorViewMap ViewsOf(const TensorMap& tensors);

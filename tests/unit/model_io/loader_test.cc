@@ -6,9 +6,10 @@
 
 #include <csignal>
 #include <filesystem>
+#include <set>
 
+#include "model/io/model_reader.h"
 #include "model/io/safetensors.h"
-#include "model/io/tensor_subset.h"
 #include "services/base/files.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
@@ -41,6 +42,38 @@ TEST(LoaderTest, ReadsWhatTransformersWrote) {
               ElementsAre(32, 48));
 }
 
+TEST(LoaderTest, AReaderGivesTensorByTensorWhatLoadingGivesAtOnce) {
+  for (const char* path : {"tests/golden/tiny_qwen2", "tests/golden/tiny_llama.gguf"}) {
+    const auto reader = ModelReader::Open(path);
+    ASSERT_THAT(reader, IsOk());
+    const auto model = LoadModel(path);
+    ASSERT_THAT(model, IsOk());
+    EXPECT_EQ((*reader)->config(), model->config);
+    ASSERT_EQ((*reader)->tensors().size(), model->tensors.size());
+    for (const StoredTensor& stored : (*reader)->tensors()) {
+      const auto tensor = (*reader)->Read(stored.name);
+      ASSERT_THAT(tensor, IsOk());
+      EXPECT_EQ(tensor->shape, stored.shape);
+      EXPECT_EQ(tensor->values, model->tensors.at(stored.name).values) << stored.name;
+    }
+    EXPECT_THAT((*reader)->Read("lm_head.bias"), StatusIs(absl::StatusCode::kNotFound));
+  }
+}
+
+TEST(LoaderTest, AReaderKnowsTheTypeThatHoldsEachTensorExactly) {
+  const auto reader = ModelReader::Open("tests/golden/tiny_llama.gguf");
+  ASSERT_THAT(reader, IsOk());
+  std::set<StorageType> seen;
+  for (const StoredTensor& stored : (*reader)->tensors()) {
+    std::vector<float> values = (*reader)->Read(stored.name)->values;
+    const std::vector<float> before = values;
+    RoundToStorage(stored.storage, values);
+    EXPECT_EQ(values, before) << stored.name;
+    seen.insert(stored.storage);
+  }
+  EXPECT_EQ(seen.size(), 3u);  // F32 and integer blocks, F16, BF16
+}
+
 TEST(LoaderTest, AModelSavedReadsBackEqual) {
   for (const char* name : {"tiny_qwen2", "tiny_qwen3", "tiny_llama"}) {
     const std::string source = std::string("tests/golden/") + name;
@@ -65,43 +98,6 @@ TEST(LoaderTest, AModelSavedReadsBackEqual) {
     EXPECT_EQ(chat_template->kind, ChatTemplate::Kind::kChatMl);
     EXPECT_EQ(chat_template->source, saved.chat_template);
   }
-}
-
-TEST(LoaderTest, SomeTensorsAreReadAlone) {
-  const std::set<std::string> names = {"model.layers.1.self_attn.q_proj.weight",
-                                       "model.layers.0.input_layernorm.weight"};
-  for (const char* path : {"tests/golden/tiny_llama", "tests/golden/tiny_llama.gguf"}) {
-    SCOPED_TRACE(path);
-    const auto model = LoadModel(path);
-    ASSERT_THAT(model, IsOk());
-    const auto tensors = LoadTensors(path, model->config, names);
-    ASSERT_THAT(tensors, IsOk());
-    EXPECT_EQ(tensors->size(), names.size());
-    for (const std::string& name : names) {
-      EXPECT_EQ(tensors->at(name).values, model->tensors.at(name).values) << name;
-    }
-  }
-}
-
-TEST(LoaderTest, AShardThatHoldsNoneOfThemIsNotOpened) {
-  const auto model = LoadModel("tests/golden/tiny_qwen2");
-  ASSERT_THAT(model, IsOk());
-  TempDir dir;
-  const std::string norm = "model.norm.weight";
-  const TensorMap shard = {{norm, model->tensors.at(norm)}};
-  ASSERT_THAT(WriteSafetensors(dir.File("a.safetensors"), ViewsOf(shard)), IsOk());
-  ASSERT_THAT(base::WriteFileAtomically(dir.File("model.safetensors.index.json"),
-                                        R"({"weight_map": {"model.norm.weight": "a.safetensors",
-                                     "model.layers.0.input_layernorm.weight": "gone.safetensors"}})"),
-              IsOk());
-  const auto tensors = LoadTensors(dir.path(), model->config, {norm});
-  ASSERT_THAT(tensors, IsOk());
-  EXPECT_EQ(tensors->at(norm).values, model->tensors.at(norm).values);
-  EXPECT_THAT(LoadTensors(dir.path(), model->config, {"model.layers.0.input_layernorm.weight"}),
-              StatusIs(absl::StatusCode::kNotFound, HasSubstr("gone.safetensors")));
-  EXPECT_THAT(
-      LoadTensors(dir.path(), model->config, {norm, "model.layers.1.input_layernorm.weight"}),
-      StatusIs(absl::StatusCode::kDataLoss, HasSubstr("layers.1.input_layernorm")));
 }
 
 TEST(LoaderTest, ADirectoryWithoutATemplateIsPlain) {

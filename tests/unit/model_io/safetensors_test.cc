@@ -5,8 +5,10 @@
 
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 
+#include "model/io/safetensors_writer.h"
 #include "services/base/files.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
@@ -77,6 +79,51 @@ TEST_F(SafetensorsTest, SixteenBitStorageRoundsToNearestEven) {
   EXPECT_EQ(read->at("x").values[3], 0x1p-23f);
   EXPECT_EQ(read->at("x").values[4], 65504.0f);
   EXPECT_EQ(read->at("x").values[5], -INFINITY);
+}
+
+TEST_F(SafetensorsTest, IsWrittenTensorByTensorEachInItsOwnType) {
+  const std::vector<float> values = {1 + 0x1p-8f, 2.0f};
+  auto writer = SafetensorsWriter::Create(
+      path_, {{"z", {2}, StorageType::kBFloat16}, {"a", {2, 1}, StorageType::kFloat32}});
+  ASSERT_THAT(writer, IsOk());
+  ASSERT_THAT((*writer)->Append(values), IsOk());
+  EXPECT_THAT((*writer)->Append(std::vector<float>(3)),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("a of shape [2, 1] has 3")));
+  EXPECT_THAT((*writer)->Commit(),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("a has not been")));
+  ASSERT_THAT((*writer)->Append(values), IsOk());
+  EXPECT_THAT((*writer)->Append(values), StatusIs(absl::StatusCode::kInvalidArgument));
+  ASSERT_THAT((*writer)->Commit(), IsOk());
+  const auto file = SafetensorsFile::Open(path_);
+  ASSERT_THAT(file, IsOk());
+  EXPECT_EQ((*file)->entries().at("z").type, StorageType::kBFloat16);
+  EXPECT_EQ((*file)->entries().at("a").type, StorageType::kFloat32);
+  EXPECT_EQ((*file)->Read("z")->values[0], 1.0f);
+  EXPECT_EQ((*file)->Read("a")->values[0], 1 + 0x1p-8f);
+}
+
+TEST_F(SafetensorsTest, AWriterThatIsLeftOrRefusedLeavesNothing) {
+  {
+    const auto writer = SafetensorsWriter::Create(path_, {{"a", {1}}});
+    ASSERT_THAT(writer, IsOk());
+  }
+  EXPECT_THAT(SafetensorsWriter::Create(path_, {{"a", {1}}, {"a", {1}}}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("twice")));
+  EXPECT_THAT(SafetensorsWriter::Create(path_, {{"a", {-1}}}),
+              StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_TRUE(std::filesystem::is_empty(dir_.path()));
+}
+
+TEST_F(SafetensorsTest, RoundingToStorageIsWhatAFileGivesBack) {
+  TensorMap tensors;
+  tensors["x"] = {.shape = {4}, .values = {1 + 3 * 0x1p-8f, 0x1.8p-24f, -3e-40f, 0.1f}};
+  for (const StorageType storage :
+       {StorageType::kFloat32, StorageType::kFloat16, StorageType::kBFloat16}) {
+    ASSERT_THAT(WriteSafetensors(path_, ViewsOf(tensors), storage), IsOk());
+    std::vector<float> rounded = tensors["x"].values;
+    RoundToStorage(storage, rounded);
+    EXPECT_EQ(ReadSafetensorsDirectory(dir_.path())->at("x").values, rounded);
+  }
 }
 
 TEST_F(SafetensorsTest, ReadsShardsThroughTheirIndex) {
