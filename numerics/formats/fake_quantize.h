@@ -83,7 +83,6 @@ class FakeQuantizer final {
   int64_t ValuesPerScale(int64_t cols) const;
 
   const FormatSpec& spec() const { return spec_; }
-  ScaleSpan span() const { return span_; }
 
  private:
   struct RowJob;

@@ -12,6 +12,9 @@ struct Wide {
   static U Multiply(U a, U b) { return (U)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
   static U InterleaveEven(U a, U b) { return (U)_mm256_unpacklo_epi64((__m256i)a, (__m256i)b); }
   static U InterleaveOdd(U a, U b) { return (U)_mm256_unpackhi_epi64((__m256i)a, (__m256i)b); }
+  using I = Vector<8>::I;
+  static I InterleaveLow32(I a, I b) { return (I)_mm256_unpacklo_epi32((__m256i)a, (__m256i)b); }
+  static I InterleaveHigh32(I a, I b) { return (I)_mm256_unpackhi_epi32((__m256i)a, (__m256i)b); }
 };
 
 }  // namespace

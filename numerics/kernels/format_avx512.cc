@@ -12,6 +12,9 @@ struct Wide {
   static U Multiply(U a, U b) { return (U)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
   static U InterleaveEven(U a, U b) { return (U)_mm512_unpacklo_epi64((__m512i)a, (__m512i)b); }
   static U InterleaveOdd(U a, U b) { return (U)_mm512_unpackhi_epi64((__m512i)a, (__m512i)b); }
+  using I = Vector<16>::I;
+  static I InterleaveLow32(I a, I b) { return (I)_mm512_unpacklo_epi32((__m512i)a, (__m512i)b); }
+  static I InterleaveHigh32(I a, I b) { return (I)_mm512_unpackhi_epi32((__m512i)a, (__m512i)b); }
 };
 
 }  // namespace

@@ -41,18 +41,23 @@ struct Vector {
   static I Max(I a, I b) { return a > b ? a : b; }
 };
 
-inline int32_t ReduceMax(Vector<4>::I v) {
+// Lane by lane, the largest of the 128-bit quarters or halves.
+inline Vector<4>::I MaxOfQuarters(Vector<4>::I v) { return v; }
+inline Vector<4>::I MaxOfQuarters(Vector<8>::I v) {
+  return Vector<4>::Max(__builtin_shufflevector(v, v, 0, 1, 2, 3),
+                        __builtin_shufflevector(v, v, 4, 5, 6, 7));
+}
+inline Vector<4>::I MaxOfQuarters(Vector<16>::I v) {
+  return MaxOfQuarters(Vector<8>::Max(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),
+                                      __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15)));
+}
+
+template <class I>
+inline int32_t ReduceMax(I vector) {
+  Vector<4>::I v = MaxOfQuarters(vector);
   v = Vector<4>::Max(v, __builtin_shufflevector(v, v, 2, 3, 0, 1));
   v = Vector<4>::Max(v, __builtin_shufflevector(v, v, 1, 0, 3, 2));
   return v[0];
-}
-inline int32_t ReduceMax(Vector<8>::I v) {
-  return ReduceMax(Vector<4>::Max(__builtin_shufflevector(v, v, 0, 1, 2, 3),
-                                  __builtin_shufflevector(v, v, 4, 5, 6, 7)));
-}
-inline int32_t ReduceMax(Vector<16>::I v) {
-  return ReduceMax(Vector<8>::Max(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7),
-                                  __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15)));
 }
 
 constexpr int32_t kMagnitude = 0x7fffffff;
@@ -169,32 +174,63 @@ void Apply(const ApplyFormatArguments& a) {
   return ApplyRounded<W, E2M1, true, 32>(a);
 }
 
-template <int W, int64_t fixed_block>
+template <int W>
+inline typename Vector<W>::I MagnitudeBits(const float* x) {
+  return Vector<W>::LoadInt(x) & Vector<W>::Int(kMagnitude);
+}
+
+// Largest lane-wise magnitudes of a run of at most `block` values.
+template <int W>
+inline typename Vector<W>::I MaxOfRun(const float* x, int64_t count) {
+  using V = Vector<W>;
+  typename V::I largest = V::Int(0);
+  int64_t i = 0;
+  for (; i + W <= count; i += W) largest = V::Max(largest, MagnitudeBits<W>(x + i));
+  if (i < count) {
+    float rest[W] = {};
+    __builtin_memcpy(rest, x + i, sizeof(float) * static_cast<uint64_t>(count - i));
+    largest = V::Max(largest, MagnitudeBits<W>(rest));
+  }
+  return largest;
+}
+
+// Four blocks at a time: interleaving brings their lanes side by side, so that one maximum serves
+// all four. fixed_block: the block size where it is known to the compiler, else 0.
+template <int W, class Wide, int64_t fixed_block>
 void AmaxOfBlocks(const BlockAmaxArguments& a) {
   using V = Vector<W>;
+  using I = typename V::I;
+  int64_t begin = 0, b = 0;
+  if constexpr (fixed_block != 0) {
+    for (; begin + 4 * fixed_block <= a.count; begin += 4 * fixed_block, b += 4) {
+      I block[4];
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        block[j] = MaxOfRun<W>(a.x + begin + j * fixed_block, fixed_block);
+      }
+      const I first = V::Max((I)Wide::InterleaveLow32(block[0], block[1]),
+                             (I)Wide::InterleaveHigh32(block[0], block[1]));
+      const I second = V::Max((I)Wide::InterleaveLow32(block[2], block[3]),
+                              (I)Wide::InterleaveHigh32(block[2], block[3]));
+      using U = typename Wide::U;
+      const I all = V::Max((I)Wide::InterleaveEven((U)first, (U)second),
+                           (I)Wide::InterleaveOdd((U)first, (U)second));
+      const Vector<4>::I four = MaxOfQuarters(all);
+      __builtin_memcpy(a.amax + b, &four, sizeof(four));
+    }
+  }
   const int64_t block = fixed_block != 0 ? fixed_block : a.block;
-  int64_t b = 0;
-  for (int64_t begin = 0; begin < a.count; begin += block, ++b) {
-    const int64_t end = begin + block < a.count ? begin + block : a.count;
-    typename V::I largest = V::Int(0);
-    int64_t i = begin;
-    for (; i + W <= end; i += W) {
-      largest = V::Max(largest, V::LoadInt(a.x + i) & V::Int(kMagnitude));
-    }
-    if (i < end) {
-      int32_t rest[W] = {};
-      __builtin_memcpy(rest, a.x + i, sizeof(float) * static_cast<uint64_t>(end - i));
-      largest = V::Max(largest, V::LoadInt(rest) & V::Int(kMagnitude));
-    }
-    a.amax[b] = ReduceMax(largest);
+  for (; begin < a.count; begin += block, ++b) {
+    const int64_t count = begin + block < a.count ? block : a.count - begin;
+    a.amax[b] = ReduceMax(MaxOfRun<W>(a.x + begin, count));
   }
 }
 
-template <int W>
+template <int W, class Wide>
 void BlockAmax(const BlockAmaxArguments& a) {
-  if (a.block == 16) return AmaxOfBlocks<W, 16>(a);
-  if (a.block == 32) return AmaxOfBlocks<W, 32>(a);
-  return AmaxOfBlocks<W, 0>(a);
+  if (a.block == 16) return AmaxOfBlocks<W, Wide, 16>(a);
+  if (a.block == 32) return AmaxOfBlocks<W, Wide, 32>(a);
+  return AmaxOfBlocks<W, Wide, 0>(a);
 }
 
 // `value` where the block's magnitude is finite, else NaN.
@@ -288,7 +324,7 @@ void PhiloxWords(const WordsArguments& a) {
 
 template <int W, class Wide>
 FormatKernels FormatKernelsOf() {
-  return {.block_amax = BlockAmax<W>,
+  return {.block_amax = BlockAmax<W, Wide>,
           .mxfp4_scales = Mxfp4Scales<W>,
           .nvfp4_scales = Nvfp4Scales<W>,
           .fp8_scales = Fp8Scales<W>,

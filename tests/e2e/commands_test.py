@@ -3,8 +3,8 @@
 import json
 import unittest
 
-from run_fixture import (ROOT, TINY_POLICY, fresh_folder, json_lines, main, processes_of, temper,
-                         write_recipe)
+from run_fixture import (ROOT, TINY_POLICY, file_hash, fresh_folder, json_lines, main, processes_of,
+                         temper, write_recipe)
 
 EXAMPLE = ROOT / "recipes/findings/hw-error.yaml"
 
@@ -65,6 +65,48 @@ class Commands(unittest.TestCase):
         noisy = json_lines(self.output("logprobs", TINY_POLICY, ids, "--error-scale", "0.1"))
         self.assertNotEqual(clean, noisy)
         self.assertEqual(clean, json_lines(self.output("logprobs", TINY_POLICY, ids)))
+
+    def test_quantize_writes_a_model_that_other_commands_open(self):
+        ids = self.folder / "quantize_ids.jsonl"
+        ids.write_text('{"ids": [5, 6, 7, 8, 9, 10]}\n')
+        clean = json_lines(self.output("logprobs", TINY_POLICY, ids))
+        for name, *flags in (("mxfp4",), ("mxfp4", "--block-2d"), ("nvfp4",),
+                             ("fp8", "--fp8-scale", "block")):
+            out = self.folder / "-".join(["quantized", name, *flags]).replace("--", "")
+            done = temper("quantize", TINY_POLICY, out, "--format", name, *flags)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            lines = json_lines(done.stdout)
+            self.assertTrue(all(line["name"].endswith("_proj.weight") for line in lines), lines)
+            for line in lines:
+                self.assertEqual(line["format"], name)
+                low, high = (25, 40) if name == "fp8" else (15, 25)
+                self.assertTrue(low < line["sqnr_db"] < high, line)
+                self.assertTrue(0 <= line["dead_zone"] < 0.3, line)
+                self.assertTrue(0 < line["relative_error"] < 0.5, line)
+                self.assertTrue(0 <= line["saturation"] < 0.3, line)
+            self.assertIn("SQNR median", done.stderr)
+            quantized = json_lines(self.output("logprobs", out, ids))
+            self.assertNotEqual(quantized, clean)
+            self.assertEqual(quantized, json_lines(self.output("logprobs", out, ids)))
+            again = self.folder / f"{out.name}-again"
+            self.output("quantize", TINY_POLICY, again, "--format", name, *flags)
+            self.assertEqual(file_hash(again / "model.safetensors"),
+                             file_hash(out / "model.safetensors"))
+
+    def test_quantize_refuses_what_exists_and_what_does_not_fit(self):
+        out = self.folder / "refused"
+        for words, reason in (((TINY_POLICY, self.folder, "--format", "mxfp4"), "exists"),
+                              ((TINY_POLICY, out, "--format", "nvfp4", "--block-2d"), "32 x 32"),
+                              ((TINY_POLICY, out, "--format", "mxfp4", "--fp8-scale", "row"), "fp8"),
+                              ((TINY_POLICY, out, "--format", "int3"), "int3"),
+                              ((TINY_POLICY, out, "--format", "fp8", "--exclude", "no_such"),
+                               "no_such"),
+                              ((self.folder / "nowhere", out, "--format", "fp8"), "nowhere")):
+            done = temper("quantize", *words)
+            self.assertIn(done.returncode, (1, 2), done.stderr)
+            self.assertIn(reason, done.stderr)
+            self.assertEqual(done.stdout, "")
+        self.assertEqual([path.name for path in self.folder.glob("refused*")], [])
 
     def test_problems_are_generated_alike_every_time(self):
         first = json_lines(self.output("problems", self.recipe, "--count", "3"))

@@ -33,8 +33,9 @@ std::vector<float> Gaussians(int64_t count, float sd, uint64_t seed = 1);
 std::vector<float> StudentT5(int64_t count, float scale, uint64_t seed = 1);
 // Any 32 bits: every exponent, denormals, infinities and NaN.
 std::vector<float> BitPatterns(int64_t count, uint64_t seed = 1);
-// Bit patterns whose exponents lie in `binades` binades that end with one of each block's own, so
-// that most values are not negligible; among them exact grid points and halfway values.
+// Numbers of all magnitudes, but those of each run of `block` within twelve binades, so that few
+// are negligible beside the largest; many with one or three fraction bits, which make grid points
+// and ties; some zeros and infinities.
 std::vector<float> Structured(int64_t count, int64_t block, uint64_t seed = 1);
 
 FakeQuantizer Quantizer(const FormatSpec& spec, Operand operand = Operand::kWeight,
