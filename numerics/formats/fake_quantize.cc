@@ -22,6 +22,9 @@ constexpr int64_t kStretch = 2048;
 constexpr int64_t kSmallestBlock = 16;
 constexpr int64_t kTileRows = 32;
 constexpr int64_t kMaxElements = int64_t{1} << 34;  // element / 4 is a 32-bit counter
+// From here on a result cannot stay in the caches: reading its lines in before writing them, as
+// ordinary stores do, would cost a third of the time.
+constexpr int64_t kStreamBytes = int64_t{32} << 20;
 constexpr float kNvfp4TensorMax = 448.0f * 6.0f;
 
 FormatKernels Select(SimdPath path) {
@@ -67,9 +70,13 @@ const uint32_t* DrawWords(const FormatKernels& kernels, const RowKey& row, uint3
   return buffer->data() + skipped;
 }
 
-// Largest magnitudes of the parts of a long run.
+bool Streams(const MatrixRows& m) {
+  return m.out != m.x && m.rows * m.cols * static_cast<int64_t>(sizeof(float)) >= kStreamBytes;
+}
+
+// Largest magnitude of a long run.
 Amax AmaxOfRun(const FormatKernels& kernels, const float* x, int64_t count) {
-  constexpr int64_t kPart = 4096;
+  constexpr int64_t kPart = int64_t{1} << 16;
   Amax amax;
   for (int64_t begin = 0; begin < count; begin += kPart) {
     const int64_t here = std::min(kPart, count - begin);
@@ -105,6 +112,7 @@ struct FakeQuantizer::RowJob {
   RowKey key;               // of stochastic rounding
   uint32_t site = 0;
   int64_t first_element = 0;  // number of the row's first value under its key
+  bool stream = false;
 };
 
 FakeQuantizer::FakeQuantizer(const FormatSpec& spec, Operand operand, SimdPath path)
@@ -187,7 +195,8 @@ void FakeQuantizer::QuantizeRow(const RowJob& job) const {
                                     ? DrawWords(job.kernels, job.key, job.site,
                                                 job.first_element + begin, count, &words)
                                     : nullptr,
-                       .e4m3 = spec_.format == NumberFormat::kFp8});
+                       .e4m3 = spec_.format == NumberFormat::kFp8,
+                       .stream = job.stream});
   }
 }
 
@@ -225,7 +234,8 @@ void FakeQuantizer::QuantizeTiles(const MatrixRows& m, const WeightPart& part) c
              .inverse = inverse.data() + begin / block,
              .words = spec_.stochastic_rounding
                           ? DrawWords(kernels, {.key = part.key}, part.site, element, count, &words)
-                          : nullptr});
+                          : nullptr,
+             .stream = Streams(m)});
       }
     }
   }
@@ -250,7 +260,8 @@ void FakeQuantizer::QuantizePart(const MatrixRows& m, const WeightPart& part) co
                  .amax = span_ == ScaleSpan::kRow ? AmaxOfRun(kernels, x, m.cols) : part.amax,
                  .key = {.key = part.key},
                  .site = part.site,
-                 .first_element = (part.first_row + r) * m.cols});
+                 .first_element = (part.first_row + r) * m.cols,
+                 .stream = Streams(m)});
   }
 }
 

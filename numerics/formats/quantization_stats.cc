@@ -112,7 +112,7 @@ double QuantizationStats::BlockRowSqnrDb(double q) const {
   int64_t seen = 0;
   for (size_t step = 0; step < kDbSteps; ++step) {
     seen += block_row_counts_[step];
-    if (seen >= rank) return static_cast<double>(step) / kStepsPerDb - kMostDb;
+    if (seen >= rank) return (static_cast<double>(step) - kMostDb * kStepsPerDb) / kStepsPerDb;
   }
   return kMostDb;
 }

@@ -15,6 +15,8 @@ struct Wide {
   using I = Vector<8>::I;
   static I InterleaveLow32(I a, I b) { return (I)_mm256_unpacklo_epi32((__m256i)a, (__m256i)b); }
   static I InterleaveHigh32(I a, I b) { return (I)_mm256_unpackhi_epi32((__m256i)a, (__m256i)b); }
+  static void Stream(Vector<8>::F v, float* to) { _mm256_stream_ps(to, v); }
+  static void Fence() { _mm_sfence(); }
 };
 
 }  // namespace

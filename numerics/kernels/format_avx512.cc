@@ -15,6 +15,8 @@ struct Wide {
   using I = Vector<16>::I;
   static I InterleaveLow32(I a, I b) { return (I)_mm512_unpacklo_epi32((__m512i)a, (__m512i)b); }
   static I InterleaveHigh32(I a, I b) { return (I)_mm512_unpackhi_epi32((__m512i)a, (__m512i)b); }
+  static void Stream(Vector<16>::F v, float* to) { _mm512_stream_ps(to, v); }
+  static void Fence() { _mm_sfence(); }
 };
 
 }  // namespace

@@ -107,7 +107,8 @@ inline typename Vector<W>::F Stochastic(typename Vector<W>::I magnitude,
   return (below + V::FromBits(up)) * V::FromBits(step);
 }
 
-template <int W, class Grid, bool multiply, bool stochastic>
+// Wide: streams the result past the caches; void: stores it.
+template <int W, class Grid, bool multiply, bool stochastic, class Wide>
 inline void ApplyVector(const float* x, float* out, const uint32_t* words,
                         typename Vector<W>::F scale, typename Vector<W>::F divisor) {
   using V = Vector<W>;
@@ -122,7 +123,12 @@ inline void ApplyVector(const float* x, float* out, const uint32_t* words,
     grid = Nearest<W, Grid>(magnitude);
   }
   const typename V::I sign = V::Bits(value) & V::Int(~kMagnitude);
-  V::Store(V::FromBits(V::Bits(grid) | sign) * scale, out);
+  const typename V::F result = V::FromBits(V::Bits(grid) | sign) * scale;
+  if constexpr (__is_same(Wide, void)) {
+    V::Store(result, out);
+  } else {
+    Wide::Stream(result, out);
+  }
 }
 
 // The last values of a row, fewer than a vector.
@@ -135,12 +141,12 @@ inline void ApplyRest(const ApplyFormatArguments& a, int64_t begin, int64_t coun
     x[i] = a.x[begin + i];
     if constexpr (stochastic) words[i] = a.words[begin + i];
   }
-  ApplyVector<W, Grid, multiply, stochastic>(x, out, words, scale, divisor);
+  ApplyVector<W, Grid, multiply, stochastic, void>(x, out, words, scale, divisor);
   for (int64_t i = 0; i < count; ++i) a.out[begin + i] = out[i];
 }
 
 // fixed_block: the block size where it is known to the compiler, else 0.
-template <int W, class Grid, bool multiply, bool stochastic, int64_t fixed_block>
+template <int W, class Grid, bool multiply, bool stochastic, int64_t fixed_block, class Wide>
 void ApplyBlocks(const ApplyFormatArguments& a) {
   using V = Vector<W>;
   const int64_t block = fixed_block != 0 ? fixed_block : a.block;
@@ -151,27 +157,28 @@ void ApplyBlocks(const ApplyFormatArguments& a) {
     const int64_t end = begin + block < a.count ? begin + block : a.count;
     int64_t i = begin;
     for (; i + W <= end; i += W) {
-      ApplyVector<W, Grid, multiply, stochastic>(
+      ApplyVector<W, Grid, multiply, stochastic, Wide>(
           a.x + i, a.out + i, stochastic ? a.words + i : nullptr, scale, divisor);
     }
     if (i < end) ApplyRest<W, Grid, multiply, stochastic>(a, i, end - i, scale, divisor);
   }
 }
 
-template <int W, class Grid, bool multiply, int64_t fixed_block>
+template <int W, class Wide, class Grid, bool multiply, int64_t fixed_block>
 void ApplyRounded(const ApplyFormatArguments& a) {
-  if (a.words != nullptr) {
-    ApplyBlocks<W, Grid, multiply, true, 0>(a);
-  } else {
-    ApplyBlocks<W, Grid, multiply, false, fixed_block>(a);
+  if (a.words != nullptr) return ApplyBlocks<W, Grid, multiply, true, 0, void>(a);
+  if (!a.stream || reinterpret_cast<uintptr_t>(a.out) % (4 * W) != 0) {
+    return ApplyBlocks<W, Grid, multiply, false, fixed_block, void>(a);
   }
+  ApplyBlocks<W, Grid, multiply, false, fixed_block, Wide>(a);
+  Wide::Fence();  // streamed values are ordered before what another thread is told next
 }
 
-template <int W>
+template <int W, class Wide>
 void Apply(const ApplyFormatArguments& a) {
-  if (a.e4m3) return ApplyRounded<W, E4M3, false, 0>(a);
-  if (a.inverse == nullptr) return ApplyRounded<W, E2M1, false, 16>(a);
-  return ApplyRounded<W, E2M1, true, 32>(a);
+  if (a.e4m3) return ApplyRounded<W, Wide, E4M3, false, 0>(a);
+  if (a.inverse == nullptr) return ApplyRounded<W, Wide, E2M1, false, 16>(a);
+  return ApplyRounded<W, Wide, E2M1, true, 32>(a);
 }
 
 template <int W>
@@ -185,6 +192,19 @@ inline typename Vector<W>::I MaxOfRun(const float* x, int64_t count) {
   using V = Vector<W>;
   typename V::I largest = V::Int(0);
   int64_t i = 0;
+  // Long runs come from memory: four places at once keep more of its requests in flight.
+  if (count >= 4096) {
+    const int64_t quarter = count / 4 / W * W;
+    typename V::I maxima[4] = {largest, largest, largest, largest};
+    for (; i < quarter; i += W) {
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        maxima[j] = V::Max(maxima[j], MagnitudeBits<W>(x + j * quarter + i));
+      }
+    }
+    largest = V::Max(V::Max(maxima[0], maxima[1]), V::Max(maxima[2], maxima[3]));
+    i = 4 * quarter;
+  }
   for (; i + W <= count; i += W) largest = V::Max(largest, MagnitudeBits<W>(x + i));
   if (i < count) {
     float rest[W] = {};
@@ -328,7 +348,7 @@ FormatKernels FormatKernelsOf() {
           .mxfp4_scales = Mxfp4Scales<W>,
           .nvfp4_scales = Nvfp4Scales<W>,
           .fp8_scales = Fp8Scales<W>,
-          .apply = Apply<W>,
+          .apply = Apply<W, Wide>,
           .words = PhiloxWords<Wide>};
 }
 

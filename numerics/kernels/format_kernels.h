@@ -45,6 +45,7 @@ struct ApplyFormatArguments {
   const float* inverse = nullptr;   // exact reciprocals of the scales, or null: divide
   const uint32_t* words = nullptr;  // stochastic rounding: one word per value; null: nearest even
   bool e4m3 = false;                // elements are E4M3FN, else E2M1
+  bool stream = false;  // out is not x and not read soon: it may be written past the caches
 };
 
 // words of elements 4 * first_counter + 0 .. count - 1 of one row; count a multiple of 64.

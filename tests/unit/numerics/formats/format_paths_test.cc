@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
 
 #include "numerics/formats/fake_quantize.h"
 #include "services/base/random_key.h"
@@ -78,6 +79,33 @@ TEST(FormatPaths, ActivationsAreTheSameBitsOnEveryPathInPlaceAndWithStrides) {
         ASSERT_EQ(run(path, false), expected) << Describe(spec) << " " << SimdPathName(path);
         ASSERT_EQ(run(path, true), expected) << Describe(spec) << " " << SimdPathName(path);
       }
+    }
+  }
+}
+
+// A weight larger than the caches is written past them; in place it is not.
+TEST(FormatPaths, ALargeWeightIsTheSameBitsInPlaceAndOutOfPlace) {
+  constexpr int64_t kRows = 4100, kCols = 2064;  // 32.3 MiB
+  if (!SimdPathSupported(SimdPath::kAvx2)) GTEST_SKIP() << "no AVX2 on this machine";
+  const std::vector<float> x = Gaussians(kRows * kCols, 0.02f);
+  const int64_t shape[2] = {kRows, kCols};
+  // Only aligned rows can be written so.
+  std::vector<float> buffer(x.size() + 16), in_place;
+  float* out = buffer.data();
+  while (reinterpret_cast<uintptr_t>(out) % 64 != 0) ++out;
+  for (const FormatSpec& spec : AllSpecs(Operand::kWeight)) {
+    if (spec.stochastic_rounding) continue;
+    in_place = x;
+    ASSERT_TRUE(Quantizer(spec, Operand::kWeight, SimdPath::kAvx2)
+                    .QuantizeWeight(shape, in_place.data(), in_place.data())
+                    .ok());
+    for (const SimdPath path : {SimdPath::kAvx2, SimdPath::kAvx512}) {
+      if (!SimdPathSupported(path)) continue;
+      std::fill(buffer.begin(), buffer.end(), 7.0f);
+      ASSERT_TRUE(
+          Quantizer(spec, Operand::kWeight, path).QuantizeWeight(shape, x.data(), out).ok());
+      EXPECT_TRUE(std::equal(in_place.begin(), in_place.end(), out))
+          << Describe(spec) << " " << SimdPathName(path);
     }
   }
 }
