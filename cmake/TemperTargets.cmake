@@ -6,6 +6,9 @@ add_library(temper_options INTERFACE)
 target_include_directories(temper_options INTERFACE "${CMAKE_SOURCE_DIR}")
 target_compile_options(temper_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:${TEMPER_WARNINGS};-fno-math-errno;-ffp-contract=off>)
+# GCC collects its garbage less often: up to 1 GB a file, and a tenth of the time is saved.
+add_compile_options(
+  $<$<COMPILE_LANG_AND_ID:CXX,GNU>:--param=ggc-min-expand=400$<SEMICOLON>--param=ggc-min-heapsize=1000000>)
 if(TEMPER_SANITIZE)
   target_compile_options(temper_options INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${TEMPER_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=undefined>)
@@ -20,6 +23,9 @@ endif()
 
 # Code whose compilation takes longer than it ever runs: tests, and what only drives them.
 set(TEMPER_TEST_OPTIONS $<$<CONFIG:Release>:-O0>)
+# Code that reads, decides and talks: nothing in it is hot, and up to a third of its compile time goes
+# into optimising JSON, CLI11 and generated messages.
+set(TEMPER_QUICK_OPTIONS $<$<CONFIG:Release>:-O1>)
 
 # Libraries and programs without the tests; what the thread-annotation check compiles.
 add_custom_target(temper_code)
@@ -125,6 +131,7 @@ function(temper_proto name)
   target_include_directories(temper_${name} SYSTEM PUBLIC "${out}")
   target_link_libraries(temper_${name} PUBLIC temper_grpc)
   set_target_properties(temper_${name} PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  target_compile_options(temper_${name} PRIVATE ${TEMPER_QUICK_OPTIONS})
   # Generated code under the undefined-behaviour sanitizer takes a minute per file and shows nothing.
   string(REPLACE ",undefined" "" sanitize "${TEMPER_SANITIZE}")
   if(sanitize)
