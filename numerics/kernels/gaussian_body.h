@@ -74,10 +74,16 @@ inline void BoxMuller(typename S::I w0, typename S::I w1, typename S::F* first,
   *second = S::FromBits(S::Xor(S::Bits(S::Mul(radius, s)), sin_sign));
 }
 
-// Finishes the 4 * kWidth numbers of a block of Philox words, times scale plus offset.
+// Finishes the 4 * kWidth numbers of a block of Philox words, times scale plus offset; or stores
+// the words themselves.
 template <class S>
 inline void FinishBlock(const typename S::Words& words, const GaussianArguments& g, float* out) {
   typename S::F n[4];
+  if (g.words) {
+    for (int i = 0; i < 4; ++i) n[i] = S::FromBits(words.w[i]);
+    S::Store(n, out);
+    return;
+  }
   BoxMuller<S>(words.w[0], words.w[1], &n[0], &n[1]);
   BoxMuller<S>(words.w[2], words.w[3], &n[2], &n[3]);
   for (int i = 0; i < 4; ++i) n[i] = S::Fma(n[i], S::Float(g.scale), S::Float(g.offset));

@@ -1,7 +1,7 @@
 #pragma once
 
 // The inner loops of numerics/gaussian.cc, one set per instruction set. The three .cc files beside
-// this header instantiate gaussian_kernel_body.h; they include nothing of the standard library but
+// this header instantiate gaussian_body.h; they include nothing of the standard library but
 // <cstdint>, because an inline function compiled for AVX-512 must not replace one that runs on any
 // machine when the program is linked.
 
@@ -23,6 +23,7 @@ struct GaussianArguments {
   uint32_t site = 0;
   float scale = 1.0f;   // out = offset + scale * n as one fused multiply-add:
   float offset = 0.0f;  // 0 for the normals themselves, 1 for the factors of relative error
+  bool words = false;   // the elements' Philox words instead, in the bits of floats
 };
 
 // What the error did to one row of at most a block. The sums are taken in 16 lanes (element i in
