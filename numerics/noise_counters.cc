@@ -11,14 +11,29 @@
 namespace temper::numerics {
 namespace {
 
+// Elements that should have changed before a row in which none did is wrong. Of a sum of rare
+// independent events with this mean, none happens with probability e^-1000; the room is for values
+// that no error can change (zero gradients) and dead zones that are emptier than a uniform one's.
+constexpr double kExpectedChanges = 1000.0;
+
+// True where the error leaves most elements alone, and so may have left all of these.
+bool MayChangeNothing(const OperatorError& error, uint64_t elements) {
+  const double share = error.type == ErrorType::kSpike      ? error.spike_probability
+                       : error.type == ErrorType::kDeadzone ? error.strength
+                                                            : 1.0;
+  return share < 1.0 && share * static_cast<double>(elements) < kExpectedChanges;
+}
+
 // Why a counted row is wrong; empty if it is not.
-std::string WhatIsWrong(double scale, const NoiseRow& row) {
-  if (scale > 0.0) {
+std::string WhatIsWrong(const OperatorError& error, const NoiseRow& row) {
+  const double scale = error.strength;
+  if (error.acts()) {
     if (row.operator_calls > 0 && row.stats.elements == 0) {
       return absl::StrFormat("configured with scale %g, but none of %d calls was perturbed", scale,
                              row.operator_calls);
     }
-    if (row.stats.changed == 0 && row.stats.sum_sq_value.value() > 0.0) {
+    if (row.stats.changed == 0 && row.stats.sum_sq_value.value() > 0.0 &&
+        !MayChangeNothing(error, row.stats.elements)) {
       return absl::StrFormat("configured with scale %g, but none of %d elements changed", scale,
                              row.stats.elements);
     }
@@ -157,7 +172,7 @@ absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters)
     if (row.operator_calls > 0) {
       ran[static_cast<size_t>(id.phase)][static_cast<size_t>(id.direction)] = true;
     }
-    findings.Note(id, WhatIsWrong(policy.Scale(id.phase, id.direction, id.op, id.layer), row));
+    findings.Note(id, WhatIsWrong(policy.Error(id.phase, id.direction, id.op, id.layer), row));
   }
   for (int p = 0; p < kPhaseCount; ++p) {
     for (const Direction direction : {Direction::kForward, Direction::kBackward}) {
@@ -178,7 +193,7 @@ absl::Status CheckAqnSeen(const AqnPlan& plan, int num_layers, std::span<const u
     const double scale = LargestAqnScale(plan, layer, num_layers, versions);
     const auto it = counters.rows().find(id);
     if (it != counters.rows().end()) {
-      findings.Note(id, WhatIsWrong(scale, it->second));
+      findings.Note(id, WhatIsWrong({.strength = static_cast<float>(scale)}, it->second));
     } else if (scale > 0.0) {
       findings.Note(id, NeverRan(scale));
     }

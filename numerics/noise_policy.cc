@@ -151,12 +151,48 @@ bool Selects(const NoiseSpec& spec, Operator op, int layer) {
                       [&](const std::string& pattern) { return Matches(pattern, op, layer); });
 }
 
+double StrengthOf(const NoiseSpec& spec) {
+  const std::string_view name = StrengthName(spec.error_type);
+  if (name == "deadzone_threshold") return spec.deadzone_threshold;
+  return name == "fault_magnitude" ? spec.fault_magnitude : spec.error_scale;
+}
+
+void CheckError(const NoiseSpec& spec, std::vector<std::string>* mistakes) {
+  const ErrorType type = spec.error_type;
+  const std::string_view strength_name = StrengthName(type);
+  const auto unread = [&](bool given, std::string_view name) {
+    if (!given) return;
+    mistakes->push_back(
+        absl::StrFormat("%s is no parameter of error_type %s", name, ErrorTypeName(type)));
+  };
+  const auto strength_unread = [&](double value, std::string_view name) {
+    unread(value != 0.0 && name != strength_name, name);
+  };
+  strength_unread(spec.error_scale, "error_scale");
+  strength_unread(spec.deadzone_threshold, "deadzone_threshold");
+  strength_unread(spec.fault_magnitude, "fault_magnitude");
+  unread(spec.spike_probability != 0.0 && type != ErrorType::kSpike, "spike_probability");
+  unread(spec.relative && type != ErrorType::kSystematicBias, "relative");
+
+  const double strength = StrengthOf(spec);
+  const absl::Status in_range = CheckStrength(type, strength);
+  if (!in_range.ok()) mistakes->emplace_back(in_range.message());
+  const double p = spec.spike_probability;
+  if (type == ErrorType::kSpike && !(p >= 0x1p-32 && p <= 1.0)) {
+    mistakes->push_back(absl::StrFormat("spike_probability %g is outside 2^-32 .. 1", p));
+  }
+  if (spec.enabled && strength == 0.0 && !spec.null_arm) {
+    mistakes->push_back(
+        absl::StrFormat("%s is 0; say null_arm: true if that is meant", strength_name));
+  }
+}
+
 std::array<std::array<double, 2>, kPhaseCount> PhaseScales(const NoiseSpec& spec) {
   std::array<std::array<double, 2>, kPhaseCount> scales = {};
   if (!spec.enabled) return scales;
   auto set = [&](Phase phase, Direction direction, bool on) {
     scales[static_cast<size_t>(phase)][static_cast<size_t>(direction)] =
-        on ? spec.error_scale : 0.0;
+        on ? StrengthOf(spec) : 0.0;
   };
   const bool rollout = spec.apply_during != ApplyDuring::kTraining;
   const bool training = spec.apply_during != ApplyDuring::kRollout;
@@ -208,15 +244,9 @@ absl::StatusOr<NoisePolicy> NoisePolicy::Create(const NoiseSpec& spec, const Mod
     return absl::InvalidArgumentError(absl::StrFormat(
         "the model has %d layers; 1 .. %d can be named", shape.num_layers, kMaxSiteIndex + 1));
   }
-  if (!std::isfinite(spec.error_scale) || spec.error_scale < 0.0) {
-    mistakes.push_back(
-        absl::StrFormat("error_scale %g is not a finite number >= 0", spec.error_scale));
-  }
+  CheckError(spec, &mistakes);
   if (spec.forward_only && spec.backward_only) {
     mistakes.push_back("forward_only and backward_only together leave nothing");
-  }
-  if (spec.enabled && spec.error_scale == 0.0 && !spec.null_arm) {
-    mistakes.push_back("error_scale is 0; say null_arm: true if that is meant");
   }
   CheckPatterns(spec, shape, &mistakes);
 
@@ -234,7 +264,7 @@ absl::StatusOr<NoisePolicy> NoisePolicy::Create(const NoiseSpec& spec, const Mod
   });
   if (spec.enabled && mistakes.empty()) {
     if (!any_row) mistakes.push_back("the targets and excludes leave no operator");
-    if (!policy.AnyNoise() && spec.error_scale > 0.0) {
+    if (!policy.AnyNoise() && StrengthOf(spec) > 0.0) {
       mistakes.push_back(
           "apply_during, forward_only, backward_only and learner_noise leave no phase");
     }
@@ -252,6 +282,17 @@ bool NoisePolicy::Selected(Operator op, int layer) const {
 double NoisePolicy::Scale(Phase phase, Direction direction, Operator op, int layer) const {
   const double scale = phase_scale_[static_cast<size_t>(phase)][static_cast<size_t>(direction)];
   return scale > 0.0 && Selected(op, layer) ? scale : 0.0;
+}
+
+OperatorError NoisePolicy::ErrorAt(double scale) const {
+  return {.type = spec_.error_type,
+          .strength = static_cast<float>(scale),
+          .relative = spec_.relative,
+          .spike_probability = spec_.spike_probability};
+}
+
+OperatorError NoisePolicy::Error(Phase phase, Direction direction, Operator op, int layer) const {
+  return ErrorAt(Scale(phase, direction, op, layer));
 }
 
 bool NoisePolicy::Any(Phase phase, Direction direction) const {
@@ -272,6 +313,10 @@ uint64_t NoisePolicy::Fingerprint() const {
                           static_cast<int>(spec_.error_type),
                           static_cast<int>(spec_.error_gradient), static_cast<int>(spec_.noise_key),
                           static_cast<int>(spec_.learner_noise));
+    if (spec_.relative) text += " relative";
+    if (spec_.error_type == ErrorType::kSpike) {
+      absl::StrAppendFormat(&text, " probability=%a", spec_.spike_probability);
+    }
     if (spec_.noise_key == NoiseKey::kFrozen) {
       absl::StrAppendFormat(&text, " device=%d", spec_.device_seed);
     }
@@ -315,16 +360,15 @@ std::string NoisePolicy::Describe() const {
   double scale = 0.0;
   for (const auto& directions : phase_scale_)
     scale = std::max({scale, directions[0], directions[1]});
-  return absl::StrFormat("relative_gaussian %g on %s in %s", scale, absl::StrJoin(operators, " "),
-                         absl::StrJoin(phases, ", "));
+  return absl::StrFormat("%s on %s in %s", DescribeError(ErrorAt(scale)),
+                         absl::StrJoin(operators, " "), absl::StrJoin(phases, ", "));
 }
 
 NoisePolicy EvaluationPolicy(const NoisePolicy& base, double scale) {
-  TEMPER_CHECK(std::isfinite(scale) && scale >= 0.0, "the caller validated the scale");
+  TEMPER_CHECK(CheckStrength(base.error_type(), scale).ok(), "the caller validated the scale");
   TEMPER_CHECK(scale == 0.0 || !base.selected_.empty(), "base was made by Create");
   NoisePolicy policy = base;
   policy.spec_.enabled = scale > 0.0;
-  policy.spec_.error_scale = scale;
   policy.phase_scale_ = {};
   policy.phase_scale_[static_cast<size_t>(Phase::kEval)][0] = scale;
   return policy;

@@ -14,11 +14,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "numerics/operator_error.h"
 #include "numerics/site.h"
 
 namespace temper::numerics {
 
-enum class ErrorType { kRelativeGaussian };
 enum class ErrorGradient { kPathwise, kStraightThrough };
 enum class NoiseKey { kFresh, kFrozen };
 enum class ApplyDuring { kBoth, kRollout, kTraining };
@@ -34,7 +34,12 @@ enum class LearnerNoise { kSame, kFresh, kNone };
 struct NoiseSpec {
   bool enabled = false;
   ErrorType error_type = ErrorType::kRelativeGaussian;
-  double error_scale = 0.0;  // unitless, >= 0
+  // Parameters of the type. One that the type does not read is a mistake unless it is 0 or false.
+  double error_scale = 0.0;         // s of relative and absolute Gaussian, bias and truncation
+  double deadzone_threshold = 0.0;  // t of deadzone
+  double fault_magnitude = 0.0;     // m of saturation and spike
+  double spike_probability = 0.0;   // p of spike, (0, 1]
+  bool relative = false;            // of systematic_bias
   bool forward_only = false;
   bool backward_only = false;
   ApplyDuring apply_during = ApplyDuring::kBoth;
@@ -51,7 +56,7 @@ struct NoiseSpec {
   // Operators without a layer are left out by target_layers unless target_modules names them.
   bool all_ops = false;      // also softmax, silu and the norms
   bool ref_logprob = false;  // also the reference policy's pass
-  bool null_arm = false;     // a scale of 0 is meant
+  bool null_arm = false;     // a strength of 0 is meant
 };
 
 // What the policy needs to know of a model.
@@ -66,28 +71,31 @@ class NoisePolicy {
   // A policy without any noise.
   NoisePolicy() = default;
 
-  // Errors: InvalidArgument with one mistake per line (negative or non-finite scale, forward_only
-  // with backward_only, a combination without a row, a pattern or layer that matches nothing, a
-  // scale of 0 without null_arm).
+  // Errors: InvalidArgument with one mistake per line (a parameter out of its range, or one that
+  // the error type does not read; forward_only with backward_only, a combination without a row, a
+  // pattern or layer that matches nothing, a strength of 0 without null_arm).
   static absl::StatusOr<NoisePolicy> Create(const NoiseSpec& spec, const ModelShape& shape);
 
-  // The scale of the error on a row; 0: none. layer: kNoLayer for operators outside the layers. An
-  // unknown layer has none. kBackward is the scale of g_x and of g_W. The norms of one layer share
-  // the row kRmsNorm; kInputNorm and its siblings answer for it.
+  // The strength of the error on a row (OperatorError: s, t or m); 0: none. layer: kNoLayer for
+  // operators outside the layers. An unknown layer has none. kBackward is that of g_x and of g_W.
+  // The norms of one layer share the row kRmsNorm; kInputNorm and its siblings answer for it.
   double Scale(Phase phase, Direction direction, Operator op, int layer) const;
+  // The same with the type and its other parameters.
+  OperatorError Error(Phase phase, Direction direction, Operator op, int layer) const;
   bool Any(Phase phase, Direction direction) const;
   bool AnyNoise() const;
 
   ErrorType error_type() const { return spec_.error_type; }
+  // The type with the parameters of this policy, at strength `scale`.
+  OperatorError ErrorAt(double scale) const;
   ErrorGradient error_gradient() const { return spec_.error_gradient; }
   NoiseKey noise_key() const { return spec_.noise_key; }
   LearnerNoise learner_noise() const { return spec_.learner_noise; }
-  double error_scale() const { return spec_.error_scale; }
   uint64_t device_seed() const { return spec_.device_seed; }
   int num_layers() const { return shape_.num_layers; }
 
-  // 64-bit fingerprint of the table, error type, gradient and key rules: equal policies draw equal
-  // errors. 0 is never returned.
+  // 64-bit fingerprint of the table, error type and parameters, gradient and key rules: equal
+  // policies draw equal errors. 0 is never returned.
   uint64_t Fingerprint() const;
 
   // One line per distinct scale and set of operators, for logs and `temper check`.
@@ -104,8 +112,9 @@ class NoisePolicy {
   std::vector<uint8_t> selected_;  // [kOperatorCount][num_layers + 1], last column: no layer
 };
 
-// The policy of an evaluation: eval, forward, at `scale` (finite, >= 0; 0: clean), on the operators
-// that `base` selects, and nothing in any other phase. base: from Create; with `enabled` false it
+// The policy of an evaluation: eval, forward, with the error type of `base` at strength `scale`
+// (one that CheckStrength takes; 0: clean), on the operators that `base` selects, and nothing in
+// any other phase. base: from Create; with `enabled` false it
 // still selects the default operators, so that a model trained clean is evaluated under the same
 // error as one that was not.
 NoisePolicy EvaluationPolicy(const NoisePolicy& base, double scale);

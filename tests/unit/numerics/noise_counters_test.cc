@@ -85,6 +85,19 @@ TEST(CheckSeen, NamesARowWhoseErrorChangedNothing) {
               HasSubstr("rollout forward layers.5 o"));
 }
 
+TEST(CheckSeen, AcceptsThatARareErrorStruckNothingUntilItShouldHave) {
+  const NoisePolicy spikes = Make({.enabled = true,
+                                   .error_type = ErrorType::kSpike,
+                                   .fault_magnitude = 0.1,
+                                   .spike_probability = 0.001});
+  EXPECT_TRUE(CheckSeen(spikes, FullBackward(spikes, Seen(900'000, 0))).ok());
+  EXPECT_FALSE(CheckSeen(spikes, FullBackward(spikes, Seen(1'100'000, 0))).ok());
+  const NoisePolicy dead =
+      Make({.enabled = true, .error_type = ErrorType::kDeadzone, .deadzone_threshold = 0.01});
+  EXPECT_TRUE(CheckSeen(dead, FullBackward(dead, Seen(90'000, 0))).ok());
+  EXPECT_FALSE(CheckSeen(dead, FullBackward(dead, Seen(110'000, 0))).ok());
+}
+
 TEST(CheckSeen, AcceptsAllZeroGradientsThatCannotChange) {
   const NoisePolicy policy = Make(Spec());
   EXPECT_TRUE(CheckSeen(policy, FullBackward(policy, {.calls = 1, .elements = 100})).ok());

@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <set>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace temper::numerics {
 namespace {
@@ -185,6 +188,95 @@ TEST(NoisePolicy, RefusesWhatWouldDoNothingAndListsAllMistakes) {
   spec = Spec();
   spec.error_scale = std::numeric_limits<double>::quiet_NaN();
   EXPECT_THAT(Mistakes(spec), HasSubstr("error_scale"));
+}
+
+// A policy's spec of each type, with the parameters it reads.
+std::vector<NoiseSpec> SpecOfEveryType() {
+  return {{.enabled = true, .error_scale = 0.05},
+          {.enabled = true, .error_type = ErrorType::kAbsoluteGaussian, .error_scale = 0.05},
+          {.enabled = true, .error_type = ErrorType::kSystematicBias, .error_scale = 0.05},
+          {.enabled = true,
+           .error_type = ErrorType::kSystematicBias,
+           .error_scale = 0.05,
+           .relative = true},
+          {.enabled = true, .error_type = ErrorType::kTruncation, .error_scale = 0.05},
+          {.enabled = true, .error_type = ErrorType::kDeadzone, .deadzone_threshold = 0.05},
+          {.enabled = true, .error_type = ErrorType::kSaturation, .fault_magnitude = 0.05},
+          {.enabled = true,
+           .error_type = ErrorType::kSpike,
+           .fault_magnitude = 0.05,
+           .spike_probability = 0.01}};
+}
+
+TEST(NoisePolicy, TheStrengthOfEveryTypeIsItsOwnParameter) {
+  for (const NoiseSpec& spec : SpecOfEveryType()) {
+    const NoisePolicy policy = Make(spec);
+    EXPECT_EQ(Rollout(policy, Operator::kQ, 3), 0.05);
+    const OperatorError error = policy.Error(Phase::kTrain, Direction::kBackward, Operator::kQ, 3);
+    EXPECT_EQ(error.type, spec.error_type);
+    EXPECT_EQ(error.strength, 0.05f);
+    EXPECT_EQ(error.relative, spec.relative);
+    EXPECT_EQ(error.spike_probability, spec.spike_probability);
+    EXPECT_FALSE(policy.Error(Phase::kRollout, Direction::kForward, Operator::kLmHead, -1).acts());
+    EXPECT_THAT(policy.Describe(), HasSubstr(DescribeError(error)));
+    const OperatorError evaluated =
+        EvaluationPolicy(policy, 0.1).Error(Phase::kEval, Direction::kForward, Operator::kQ, 3);
+    EXPECT_EQ(evaluated.type, spec.error_type);
+    EXPECT_EQ(evaluated.strength, 0.1f);
+    EXPECT_EQ(evaluated.spike_probability, spec.spike_probability);
+  }
+}
+
+TEST(NoisePolicy, RefusesParametersThatTheTypeDoesNotRead) {
+  for (const NoiseSpec& good : SpecOfEveryType()) {
+    const std::string_view strength = StrengthName(good.error_type);
+    NoiseSpec spec = good;
+    spec.relative = true;
+    if (good.error_type != ErrorType::kSystematicBias) {
+      EXPECT_THAT(Mistakes(spec), HasSubstr("relative is no parameter"));
+    }
+    spec = good;
+    spec.spike_probability = 0.1;
+    if (good.error_type != ErrorType::kSpike) {
+      EXPECT_THAT(Mistakes(spec), HasSubstr("spike_probability is no parameter"));
+    }
+    for (double NoiseSpec::*parameter :
+         {&NoiseSpec::error_scale, &NoiseSpec::deadzone_threshold, &NoiseSpec::fault_magnitude}) {
+      spec = good;
+      if (spec.*parameter != 0.0) {
+        spec.*parameter = 0.0;
+        EXPECT_THAT(Mistakes(spec), HasSubstr(std::string(strength) + " is 0"));
+      } else {
+        spec.*parameter = 0.2;
+        EXPECT_THAT(Mistakes(spec), HasSubstr("is no parameter of error_type"));
+      }
+    }
+  }
+}
+
+TEST(NoisePolicy, RefusesParametersOutOfRange) {
+  NoiseSpec spec = {.enabled = true, .error_type = ErrorType::kDeadzone, .deadzone_threshold = 1.0};
+  EXPECT_THAT(Mistakes(spec), HasSubstr("deadzone_threshold 1"));
+  spec = {.enabled = true, .error_type = ErrorType::kSaturation, .fault_magnitude = 1.5};
+  EXPECT_THAT(Mistakes(spec), HasSubstr("fault_magnitude 1.5"));
+  for (const double p : {0.0, -0.5, 1.5, std::numeric_limits<double>::quiet_NaN()}) {
+    spec = {.enabled = true,
+            .error_type = ErrorType::kSpike,
+            .fault_magnitude = 0.1,
+            .spike_probability = p};
+    EXPECT_THAT(Mistakes(spec), HasSubstr("spike_probability"));
+  }
+}
+
+TEST(NoisePolicyFingerprint, CoversTheTypeAndItsParameters) {
+  std::vector<NoiseSpec> specs = SpecOfEveryType();
+  specs.push_back(specs.back());
+  specs.back().spike_probability = 0.02;
+  specs.push_back(specs.back());
+  specs.back().fault_magnitude = 0.06;
+  std::set<uint64_t> fingerprints;
+  for (const NoiseSpec& spec : specs) fingerprints.insert(Make(spec).Fingerprint());
+  EXPECT_EQ(fingerprints.size(), specs.size());
 }
 
 TEST(NoisePolicy, TheRouterExistsInMixturesOnly) {
