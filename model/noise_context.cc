@@ -69,8 +69,8 @@ void GroupCounts::Merge(const GroupCounts& other) {
   }
 }
 
-float RowNoise::Scale(Direction direction, Operator op, int layer) const {
-  return policy == nullptr ? 0.0f : static_cast<float>(policy->Scale(phase, direction, op, layer));
+numerics::OperatorError RowNoise::Error(Direction direction, Operator op, int layer) const {
+  return policy == nullptr ? numerics::OperatorError() : policy->Error(phase, direction, op, layer);
 }
 
 NormPerturbation ComparePerturbed(std::span<const float> clean, std::span<const float> perturbed) {
@@ -112,7 +112,7 @@ void CountNormRows(const RowNoise& noise, int64_t first_row, int64_t rows, int l
 void ApplyRowError(float* y, int64_t first_row, int64_t rows, int64_t cols, int64_t row_stride,
                    const RowNoise& noise, std::span<const numerics::RowKey> keys,
                    Direction direction, Operator op, int layer) {
-  const float scale = noise.Scale(direction, op, layer);
+  const numerics::OperatorError error = noise.Error(direction, op, layer);
   const uint32_t site =
       numerics::Site(layer, op,
                      direction == Direction::kForward ? numerics::TensorRole::kOutput
@@ -123,12 +123,11 @@ void ApplyRowError(float* y, int64_t first_row, int64_t rows, int64_t cols, int6
     if (begin >= end) continue;
     numerics::NoiseRow& row = segment.counts->Row(direction, op, layer);
     row.operator_calls += static_cast<uint64_t>(end - begin);
-    if (scale == 0.0f) continue;
+    if (!error.acts()) continue;
     numerics::ErrorStats stats;
-    numerics::ApplyRelativeGaussian(
-        y + (begin - first_row) * row_stride, end - begin, cols, row_stride,
-        keys.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)), site, scale,
-        &stats);
+    numerics::ApplyError(error, y + (begin - first_row) * row_stride, end - begin, cols, row_stride,
+                         keys.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+                         site, &stats);
     stats.calls = static_cast<uint64_t>(end - begin);
     row.stats.Merge(stats);
   }

@@ -9,15 +9,16 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "numerics/gaussian.h"
 #include "numerics/noise_counters.h"
 #include "numerics/noise_policy.h"
+#include "numerics/operator_error.h"
+#include "numerics/row_key.h"
 #include "numerics/site.h"
 
 namespace temper::model {
 
-// Error types, operators and draws these engines do not implement, as a status at start rather than
-// silence in a run: Unimplemented if the policy perturbs an operator other than the linears.
+// Operators whose error these engines do not implement, as a status at start rather than silence in
+// a run: Unimplemented if the policy perturbs an operator other than the linears.
 absl::Status CheckPolicySupported(const numerics::NoisePolicy& policy);
 
 // Counts of one group: one row per (direction, layer or none, operator), dense, because the
@@ -53,8 +54,9 @@ struct RowNoise {
   std::span<const numerics::RowKey> keys;
   std::span<const RowSegment> segments;  // in order, without gaps, from row 0
 
-  // Scale of the error of (phase, direction, op, layer); 0 without policy.
-  float Scale(numerics::Direction direction, numerics::Operator op, int layer) const;
+  // The error of (phase, direction, op, layer); none without policy.
+  numerics::OperatorError Error(numerics::Direction direction, numerics::Operator op,
+                                int layer) const;
 };
 
 // What AQN did to the weight of one norm; nothing (channels 0) where it is clean. The sums are
@@ -72,8 +74,10 @@ NormPerturbation ComparePerturbed(std::span<const float> clean, std::span<const 
 void CountNormRows(const RowNoise& noise, int64_t first_row, int64_t rows, int layer,
                    const NormPerturbation& perturbation);
 
-// y[r, c] *= 1 + scale * n(keys[first_row + r], site, c) for r < rows, of which y holds the first
-// at y; row_stride in floats. keys: of these draws, indexed by the row of the pass. role: kOutput
+// Perturbs rows first_row .. first_row + rows - 1 of the pass with the error that `noise` has for
+// the operator. y holds the first of them; row_stride in floats. A row is the whole result of the
+// operator for its token (cols: all its features), because some errors measure by the row's
+// maximum. keys: of these draws, indexed by the row of the pass. role: kOutput
 // with kForward, kGradInput with kBackward. Without error only the rows are counted.
 //
 // Counters count a row (one token) as one call of the operator and one injection, so that they do

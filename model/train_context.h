@@ -82,8 +82,11 @@ struct TrainPass final : torch::CustomClassHolder {
   std::vector<std::vector<float>> aqn_norms;    // perturbed norms; empty without AQN
 
   int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
-  // Scale of the forward draw by which gradients are multiplied; 0 where D = 1.
-  float GradientFactorScale(numerics::Operator op, int layer) const;
+  // The error of the forward draw whose D multiplies gradients; none where D = 1. It is linear, so
+  // to multiply by its D is to apply it.
+  numerics::OperatorError GradientFactor(numerics::Operator op, int layer) const;
+  // The error of the operator's g_x.
+  numerics::OperatorError InputGradientError(numerics::Operator op, int layer) const;
 
   // y holds rows first .. first + rows - 1 of `keys`; [rows, cols] contiguous.
   void ForwardError(float* y, int64_t first, int64_t rows, int64_t cols,

@@ -279,19 +279,18 @@ absl::Status TrainModel::ApplyGradWeightError(const TrainNoise& noise,
   const uint64_t key = frozen ? base::FrozenErrorKey(policy.device_seed())
                               : base::GradWeightErrorKey(noise.run_seed, noise.optimizer_step);
   for (const NamedLinear& linear : impl_->linears) {
-    const auto scale =
-        static_cast<float>(policy.Scale(numerics::Phase::kTrain, numerics::Direction::kBackward,
-                                        linear.site.op, linear.site.layer));
+    const numerics::OperatorError error = policy.Error(
+        numerics::Phase::kTrain, numerics::Direction::kBackward, linear.site.op, linear.site.layer);
     const at::Tensor& weight =
         impl_->parameters.named[static_cast<size_t>(linear.site.parameter)].second;
     if (!weight.grad().defined()) continue;
     at::Tensor gradient = linear.tied_embedding ? impl_->context.tied_head_gradient : weight.grad();
     numerics::ErrorStats stats;
-    if (scale > 0.0f && gradient.defined()) {
-      numerics::ApplyRelativeGaussianFlat(
-          gradient.data_ptr<float>(), gradient.numel(), key,
+    if (error.acts() && gradient.defined()) {
+      numerics::ApplyErrorToWeight(
+          error, gradient.data_ptr<float>(), gradient.size(0), gradient.size(1), key,
           numerics::Site(linear.site.layer, linear.site.op, numerics::TensorRole::kGradWeight),
-          scale, &stats);
+          &stats);
       if (linear.tied_embedding) {
         impl_->context.kernels.add(weight.grad().data_ptr<float>(), gradient.data_ptr<float>(),
                                    gradient.numel());

@@ -7,10 +7,12 @@
 // A group's prompt is computed once and shared by its completions, forward and backward. Logits
 // never exist for all tokens: linear + log-softmax + gather run in chunks of rows, both ways.
 //
-// Error of the backward pass (docs/numerics.md, "Hardware error"): with D = 1 + s n of the forward
-// draw (1 with `straight_through`), g_x = (g D) W and g_W = (g D)^T x; g_x then gets its own error
-// keyed by token. The error of g_W acts once per optimizer step on the accumulated gradient:
-// ApplyGradWeightError.
+// Error of the backward pass (docs/numerics.md, "Hardware error"): with D of the forward draw (1
+// with `straight_through`, and for errors that are not linear), g_x = (g D) W and g_W = (g D)^T x;
+// g_x then gets its own error keyed by token. At the positions of a prompt it acts on the sum over
+// the completions of the pass; so that this is the group's sum, a pass holds whole groups wherever
+// that error is not linear (for a linear one it makes no difference). The error of g_W acts once
+// per optimizer step on the accumulated gradient: ApplyGradWeightError.
 
 #include <ATen/core/Tensor.h>
 

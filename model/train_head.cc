@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "model/train_context.h"
-#include "numerics/gaussian.h"
+#include "numerics/operator_error.h"
 
 namespace temper::model {
 namespace {
@@ -23,6 +23,30 @@ constexpr int kLayer = numerics::kNoLayer;
 // Rows of a chunk that one task computes, and vocabulary entries whose weight gradient it sums.
 constexpr int64_t kHeadGrain = 32;
 constexpr int64_t kVocabularyGrain = 48;
+
+// True where the error of g_x is not linear. It acts on the whole gradient of a hidden row then,
+// and the last row of a prompt gets a part from the first token of every completion.
+bool ErrsOnSum(const TrainPass& pass) {
+  const numerics::OperatorError error = pass.InputGradientError(kOp, kLayer);
+  return error.acts() && !error.linear();
+}
+
+// The error of g_x on the rows of ghidden [rows of the pass, hidden] that predict a token.
+void PerturbSum(TrainPass& pass, float* ghidden) {
+  const int64_t width = pass.context->config.hidden_size;
+  std::vector<int64_t> rows;
+  for (const HeadRow& head : pass.head_rows) rows.push_back(head.row);
+  std::sort(rows.begin(), rows.end());
+  rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+  const auto perturb = [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = rows[static_cast<size_t>(i)];
+      pass.GradientError(ghidden + row * width, row, 1, width, pass.gradient_keys, kOp, kLayer,
+                         worker);
+    }
+  };
+  pass.context->threads.Split(static_cast<int64_t>(rows.size()), kHeadGrain, perturb);
+}
 
 // A run of head rows: their inputs, logits and keys, in the context's scratch memory.
 class HeadChunk {
@@ -54,7 +78,7 @@ class HeadChunk {
       if (count) {
         pass_.ForwardError(logits, begin, end - begin, vocab_, forward_keys_, kOp, kLayer, worker);
       } else {
-        RepeatError(logits, begin, end - begin, ForwardScale());
+        RepeatError(logits, begin, end - begin, ForwardError());
       }
       for (int64_t i = begin; i < end; ++i) {
         body(i, context_.head_logits.data() + i * vocab_, worker);
@@ -63,15 +87,18 @@ class HeadChunk {
   }
 
   // The logits hold their gradient: adds g_x to ghidden [rows of the pass, width] and g_W to gw.
-  void Backward(float* ghidden, float* gw) {
+  // err: g_x gets its error here, row by row.
+  void Backward(bool err, float* ghidden, float* gw) {
     float* g = context_.head_logits.data();
     std::vector<float> gx(static_cast<size_t>(rows_ * width_));
-    const float scale = pass_.GradientFactorScale(kOp, kLayer);
+    const numerics::OperatorError factor = pass_.GradientFactor(kOp, kLayer);
     context_.threads.Split(rows_, kHeadGrain, [&](int64_t begin, int64_t end, int worker) {
       float* part = gx.data() + begin * width_;
-      RepeatError(g + begin * vocab_, begin, end - begin, scale);
+      RepeatError(g + begin * vocab_, begin, end - begin, factor);
       numerics::Gemm(g + begin * vocab_, end - begin, vocab_, packed_.transposed, part, width_);
-      pass_.GradientError(part, begin, end - begin, width_, gradient_keys_, kOp, kLayer, worker);
+      if (err) {
+        pass_.GradientError(part, begin, end - begin, width_, gradient_keys_, kOp, kLayer, worker);
+      }
     });
     for (int64_t i = 0; i < rows_; ++i) {
       context_.kernels.add(ghidden + Head(i).row * width_, gx.data() + i * width_, width_);
@@ -86,20 +113,21 @@ class HeadChunk {
   const HeadRow& Head(int64_t i) const { return pass_.head_rows[static_cast<size_t>(first_ + i)]; }
 
  private:
-  float ForwardScale() const {
+  numerics::OperatorError ForwardError() const {
     return pass_.forward_policy == nullptr
-               ? 0.0f
-               : static_cast<float>(pass_.forward_policy->Scale(
-                     pass_.phase, numerics::Direction::kForward, kOp, kLayer));
+               ? numerics::OperatorError()
+               : pass_.forward_policy->Error(pass_.phase, numerics::Direction::kForward, kOp,
+                                             kLayer);
   }
 
-  // Multiplies by the forward's factors without counting.
-  void RepeatError(float* y, int64_t begin, int64_t rows, float scale) const {
-    if (scale == 0.0f) return;
-    numerics::ApplyRelativeGaussian(
-        y, rows, vocab_, vocab_,
+  // Perturbs under the forward's draws without counting.
+  void RepeatError(float* y, int64_t begin, int64_t rows,
+                   const numerics::OperatorError& error) const {
+    if (!error.acts()) return;
+    numerics::ApplyError(
+        error, y, rows, vocab_, vocab_,
         std::span(forward_keys_).subspan(static_cast<size_t>(begin), static_cast<size_t>(rows)),
-        numerics::Site(kLayer, kOp, numerics::TensorRole::kOutput), scale, nullptr);
+        numerics::Site(kLayer, kOp, numerics::TensorRole::kOutput), nullptr);
   }
 
   TrainPass& pass_;
@@ -158,6 +186,7 @@ struct HeadFunction : torch::autograd::Function<HeadFunction> {
     float* ghs = ghidden.mutable_data_ptr<float>();
     float* gws = gw.mutable_data_ptr<float>();
     const float inv_t = pass->inv_temperature;
+    const bool err_on_sum = ErrsOnSum(*pass);
     for (int64_t first = 0; first < g.size(0); first += context.options.head_rows) {
       HeadChunk chunk(*pass, hs, first, ctx->saved_data["parameter"].toInt());
       chunk.ForEachLogits(false, [&](int64_t i, float* logits, int worker) {
@@ -170,8 +199,9 @@ struct HeadFunction : torch::autograd::Function<HeadFunction> {
                               logits);
         logits[chunk.Head(i).target] += weight;
       });
-      chunk.Backward(ghs, gws);
+      chunk.Backward(!err_on_sum, ghs, gws);
     }
+    if (err_on_sum) PerturbSum(*pass, ghs);
     return {ghidden, apart ? at::Tensor() : gw, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };

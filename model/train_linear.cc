@@ -1,7 +1,8 @@
-// The perturbed linear operator: y = e(x W^T) + b with e(y) = y D, D = 1 + s n per element.
+// The perturbed linear operator: y = e(x W^T) + b.
 //   g_x = error((g D) W), g_W = (g D)^T x, g_b = sum of g.
-// D is 1 in the gradient with `straight_through`. The error of g_W acts later, on its sum over the
-// batch (TrainModel::ApplyGradWeightError).
+// D = de/dy where the error is linear (1 + s n of relative Gaussian, 1 + s of the relative bias);
+// it is 1 for every other type, and for all with `straight_through`. The error of g_W acts later,
+// on its sum over the batch (TrainModel::ApplyGradWeightError).
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -11,7 +12,7 @@
 #include <optional>
 
 #include "model/train_context.h"
-#include "numerics/gaussian.h"
+#include "numerics/operator_error.h"
 
 namespace temper::model {
 namespace {
@@ -24,11 +25,11 @@ constexpr int64_t kFeatureGrain = 24;
 
 // g D for the rows begin .. end - 1.
 void MultiplyByFactor(const TrainPass& pass, const LinearSite& site, int64_t begin, int64_t rows,
-                      int64_t cols, float scale, float* g) {
-  numerics::ApplyRelativeGaussian(
-      g, rows, cols, cols,
+                      int64_t cols, const numerics::OperatorError& factor, float* g) {
+  numerics::ApplyError(
+      factor, g, rows, cols, cols,
       std::span(pass.forward_keys).subspan(static_cast<size_t>(begin), static_cast<size_t>(rows)),
-      numerics::Site(site.layer, site.op, numerics::TensorRole::kOutput), scale, nullptr);
+      numerics::Site(site.layer, site.op, numerics::TensorRole::kOutput), nullptr);
 }
 
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
@@ -82,10 +83,10 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
                                   at::Tensor* g) {
     TrainContext& context = *pass.context;
     const int64_t rows = g->size(0), out = g->size(1);
-    const float scale = pass.GradientFactorScale(site.op, site.layer);
+    const numerics::OperatorError factor = pass.GradientFactor(site.op, site.layer);
     const float* gs = g->const_data_ptr<float>();
-    at::Tensor scaled = scale > 0.0f ? at::empty({rows, out}, g->options()) : *g;
-    float* ss = scale > 0.0f ? scaled.mutable_data_ptr<float>() : nullptr;
+    at::Tensor scaled = factor.acts() ? at::empty({rows, out}, g->options()) : *g;
+    float* ss = factor.acts() ? scaled.mutable_data_ptr<float>() : nullptr;
     at::Tensor gx = at::empty({rows, in}, g->options());
     float* gxs = gx.mutable_data_ptr<float>();
     const PackedLinear& packed = context.linears[static_cast<size_t>(site.parameter)];
@@ -93,7 +94,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
       const float* from = gs + begin * out;
       if (ss != nullptr) {
         std::copy(from, gs + end * out, ss + begin * out);
-        MultiplyByFactor(pass, site, begin, end - begin, out, scale, ss + begin * out);
+        MultiplyByFactor(pass, site, begin, end - begin, out, factor, ss + begin * out);
         from = ss + begin * out;
       }
       numerics::Gemm(from, end - begin, out, packed.transposed, gxs + begin * in, in);

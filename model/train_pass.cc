@@ -139,12 +139,20 @@ TrainContext::TrainContext(const ModelConfig& model_config, const TrainOptions& 
   head_logits.resize(static_cast<size_t>(options.head_rows * config.vocab_size));
 }
 
-float TrainPass::GradientFactorScale(numerics::Operator op, int layer) const {
+numerics::OperatorError TrainPass::GradientFactor(numerics::Operator op, int layer) const {
   if (forward_policy == nullptr ||
       forward_policy->error_gradient() != numerics::ErrorGradient::kPathwise) {
-    return 0.0f;
+    return {};
   }
-  return static_cast<float>(forward_policy->Scale(phase, Direction::kForward, op, layer));
+  const numerics::OperatorError error =
+      forward_policy->Error(phase, Direction::kForward, op, layer);
+  return error.linear() ? error : numerics::OperatorError();
+}
+
+numerics::OperatorError TrainPass::InputGradientError(numerics::Operator op, int layer) const {
+  return backward_policy == nullptr
+             ? numerics::OperatorError()
+             : backward_policy->Error(Phase::kTrain, Direction::kBackward, op, layer);
 }
 
 void TrainPass::ForwardError(float* y, int64_t first, int64_t rows, int64_t cols,

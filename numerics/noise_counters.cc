@@ -16,16 +16,18 @@ namespace {
 // that no error can change (zero gradients) and dead zones that are emptier than a uniform one's.
 constexpr double kExpectedChanges = 1000.0;
 
-// True where the error leaves most elements alone, and so may have left all of these.
-bool MayChangeNothing(const OperatorError& error, uint64_t elements) {
+// True where the error leaves most elements alone, and so may have left all of these. Frozen spikes
+// strike the same few features, or none, however often an operator runs.
+bool MayChangeNothing(const OperatorError& error, NoiseKey key, uint64_t elements) {
   const double share = error.type == ErrorType::kSpike      ? error.spike_probability
                        : error.type == ErrorType::kDeadzone ? error.strength
                                                             : 1.0;
-  return share < 1.0 && share * static_cast<double>(elements) < kExpectedChanges;
+  const bool one_draw = error.type == ErrorType::kSpike && key == NoiseKey::kFrozen;
+  return share < 1.0 && (one_draw || share * static_cast<double>(elements) < kExpectedChanges);
 }
 
 // Why a counted row is wrong; empty if it is not.
-std::string WhatIsWrong(const OperatorError& error, const NoiseRow& row) {
+std::string WhatIsWrong(const OperatorError& error, NoiseKey key, const NoiseRow& row) {
   const double scale = error.strength;
   if (error.acts()) {
     if (row.operator_calls > 0 && row.stats.elements == 0) {
@@ -33,7 +35,7 @@ std::string WhatIsWrong(const OperatorError& error, const NoiseRow& row) {
                              row.operator_calls);
     }
     if (row.stats.changed == 0 && row.stats.sum_sq_value.value() > 0.0 &&
-        !MayChangeNothing(error, row.stats.elements)) {
+        !MayChangeNothing(error, key, row.stats.elements)) {
       return absl::StrFormat("configured with scale %g, but none of %d elements changed", scale,
                              row.stats.elements);
     }
@@ -172,7 +174,8 @@ absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters)
     if (row.operator_calls > 0) {
       ran[static_cast<size_t>(id.phase)][static_cast<size_t>(id.direction)] = true;
     }
-    findings.Note(id, WhatIsWrong(policy.Error(id.phase, id.direction, id.op, id.layer), row));
+    findings.Note(id, WhatIsWrong(policy.Error(id.phase, id.direction, id.op, id.layer),
+                                  policy.noise_key(), row));
   }
   for (int p = 0; p < kPhaseCount; ++p) {
     for (const Direction direction : {Direction::kForward, Direction::kBackward}) {
@@ -193,7 +196,8 @@ absl::Status CheckAqnSeen(const AqnPlan& plan, int num_layers, std::span<const u
     const double scale = LargestAqnScale(plan, layer, num_layers, versions);
     const auto it = counters.rows().find(id);
     if (it != counters.rows().end()) {
-      findings.Note(id, WhatIsWrong({.strength = static_cast<float>(scale)}, it->second));
+      findings.Note(
+          id, WhatIsWrong({.strength = static_cast<float>(scale)}, NoiseKey::kFresh, it->second));
     } else if (scale > 0.0) {
       findings.Note(id, NeverRan(scale));
     }

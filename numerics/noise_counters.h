@@ -74,7 +74,7 @@ class NoiseCounters {
 //   - a row is configured and others ran in its phase and direction, but its own never did (of the
 //     backward direction both gradients of each operator), or
 //   - a row is configured and offered non-zero values, but none of them changed (of spike and
-//     deadzone, which leave most values alone: although a thousand should have), or
+//     deadzone, which leave most alone: although a thousand fresh draws should have), or
 //   - a row is not configured and elements were changed.
 // Rows of AQN are not its matter.
 absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters);

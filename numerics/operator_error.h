@@ -45,6 +45,11 @@ struct OperatorError {
   double spike_probability = 0.0;  // p of spike
 
   bool acts() const { return strength > 0.0f; }
+  // True where x' depends on a draw and not on x and its row alone.
+  bool random() const {
+    return type == ErrorType::kRelativeGaussian || type == ErrorType::kAbsoluteGaussian ||
+           type == ErrorType::kSpike;
+  }
   // True where x' = D x with a D that does not depend on x: D is then dx'/dx, and the errors of
   // two addends are the error of their sum.
   bool linear() const {

@@ -97,6 +97,20 @@ TEST(DecodeEngine, AGroupHasTheSameBitsWhateverElseIsInTheBatch) {
   EXPECT_GT(together.generated_tokens, 40u);
 }
 
+TEST(DecodeEngine, AGroupUnderAnyErrorHasTheSameBitsWhateverElseIsInTheBatch) {
+  const Parameters parameters = TinyParameters(TinyConfig());
+  for (const numerics::NoiseSpec& spec : EveryErrorSpec()) {
+    const numerics::NoisePolicy policy = PolicyOf(spec);
+    const GenerateResult together =
+        EngineWith(parameters)->Generate(RequestFor({4, 9, 2, 31}, &policy)).value();
+    const GenerateResult other =
+        EngineWith(parameters, 4)->Generate(RequestFor({2, 31}, &policy)).value();
+    ExpectEqual(together.groups[2], other.groups[0]);
+    ExpectEqual(together.groups[3], other.groups[1]);
+    EXPECT_THAT(numerics::CheckSeen(policy, together.groups[2].counters), IsOk());
+  }
+}
+
 TEST(DecodeEngine, TheSharedPromptIsOneComputationOfEqualDraws) {
   // A group of one sample has a prompt of its own; sample 0 of a larger group must be the same.
   const Parameters parameters = TinyParameters(TinyConfig());
@@ -132,6 +146,23 @@ TEST(DecodeEngine, TheLearnerReplaysTheLogProbsBitForBit) {
         EXPECT_EQ(Replay(parameters, request, result, 2), Recorded(result))
             << qwen3 << " " << temperature << " " << scale;
       }
+    }
+  }
+}
+
+TEST(DecodeEngine, TheLearnerReplaysTheLogProbsUnderAnyErrorBitForBit) {
+  const Parameters parameters = TinyParameters(TinyConfig());
+  for (numerics::NoiseSpec spec : EveryErrorSpec()) {
+    for (const auto key : {numerics::NoiseKey::kFresh, numerics::NoiseKey::kFrozen}) {
+      spec.noise_key = key;
+      spec.device_seed = 5;
+      const numerics::NoisePolicy policy = PolicyOf(spec);
+      const GenerateRequest request = RequestFor({3, 8}, &policy);
+      const GenerateResult result = EngineWith(parameters, 2)->Generate(request).value();
+      EXPECT_EQ(Replay(parameters, request, result, 2), Recorded(result)) << policy.Describe();
+      GenerateRequest without = request;
+      without.policy = nullptr;
+      EXPECT_NE(Replay(parameters, without, result, 2), Recorded(result)) << policy.Describe();
     }
   }
 }

@@ -55,6 +55,29 @@ inline numerics::NoisePolicy TinyPolicy(
   return numerics::NoisePolicy::Create(spec, {.num_layers = 2}).value();
 }
 
+// A spec of each error type on every linear, lm_head too, strong enough to act on a tiny model.
+inline std::vector<numerics::NoiseSpec> EveryErrorSpec() {
+  using numerics::ErrorType;
+  std::vector<numerics::NoiseSpec> specs(8);
+  specs[0] = {.error_type = ErrorType::kRelativeGaussian, .error_scale = 0.1};
+  specs[1] = {.error_type = ErrorType::kAbsoluteGaussian, .error_scale = 0.05};
+  specs[2] = {.error_type = ErrorType::kSystematicBias, .error_scale = 0.05};
+  specs[3] = {.error_type = ErrorType::kSystematicBias, .error_scale = 0.05, .relative = true};
+  specs[4] = {.error_type = ErrorType::kTruncation, .error_scale = 0.02};
+  specs[5] = {.error_type = ErrorType::kDeadzone, .deadzone_threshold = 0.2};
+  specs[6] = {.error_type = ErrorType::kSaturation, .fault_magnitude = 0.2};
+  specs[7] = {.error_type = ErrorType::kSpike, .fault_magnitude = 0.2, .spike_probability = 0.1};
+  for (numerics::NoiseSpec& spec : specs) {
+    spec.enabled = true;
+    spec.target_modules = {"q", "k", "v", "o", "gate", "up", "down", "lm_head"};
+  }
+  return specs;
+}
+
+inline numerics::NoisePolicy PolicyOf(const numerics::NoiseSpec& spec) {
+  return numerics::NoisePolicy::Create(spec, {.num_layers = 2}).value();
+}
+
 // A prompt of `length` tokens.
 inline std::vector<int32_t> TinyPrompt(int64_t length, int64_t vocab, int64_t salt = 0) {
   std::vector<int32_t> ids;

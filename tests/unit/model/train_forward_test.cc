@@ -6,6 +6,8 @@
 #include <string>
 
 #include "model/score_sequences.h"
+#include "numerics/operator_error.h"
+#include "services/base/random_key.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/model/tiny_model.h"
 
@@ -90,6 +92,16 @@ TEST(TrainModel, GradientsOfAPerturbedForwardArePathwise) {
                                                    .optimizer_step = 2}});
 }
 
+TEST(TrainModel, GradientsUnderErrorsWhoseDerivativeIsExactAreThoseOfTheForward) {
+  for (numerics::NoiseSpec spec : EveryErrorSpec()) {
+    const bool exact = spec.error_type == numerics::ErrorType::kAbsoluteGaussian || spec.relative;
+    if (!exact) continue;  // straight-through: not the derivative, and not meant to be
+    spec.forward_only = true;
+    const numerics::NoisePolicy policy = PolicyOf(spec);
+    CheckAgainstDifferences(TinyConfig(), {.noise = {.policy = &policy, .run_seed = 3}});
+  }
+}
+
 TEST(TrainModel, GradientsOfAModelWithHeadNormsAndAqnAgreeWithFiniteDifferences) {
   ModelConfig config = TinyConfig();
   config.architecture = "Qwen3ForCausalLM";
@@ -136,6 +148,29 @@ TEST(TrainModel, NothingDependsOnThreadsOrOnTheSizeOfAChunk) {
   }
 }
 
+TEST(TrainModel, NothingDependsOnThreadsOrOnTheSizeOfAChunkUnderAnyError) {
+  for (const numerics::NoiseSpec& spec : EveryErrorSpec()) {
+    const numerics::NoisePolicy policy = PolicyOf(spec);
+    std::vector<float> expected;
+    numerics::NoiseCounters expected_counters;
+    for (const TrainOptions options : {TrainOptions{1, 256}, TrainOptions{4, 3}}) {
+      auto model = TrainModel::Create(TinyParameters(TinyConfig()), options).value();
+      const LogProbOptions pass_options = {.noise = {.policy = &policy, .run_seed = 3}};
+      numerics::NoiseCounters counters;
+      const LogProbs pass = model->Forward(Batch(), pass_options, &counters).value();
+      ASSERT_THAT(model->Backward(pass, Weights(17), &counters), IsOk());
+      ASSERT_THAT(model->ApplyGradWeightError(pass_options.noise, &counters), IsOk());
+      if (expected.empty()) {
+        expected = AllGradients(*model);
+        expected_counters = counters;
+        EXPECT_THAT(numerics::CheckSeen(policy, counters), IsOk()) << policy.Describe();
+      }
+      EXPECT_EQ(AllGradients(*model), expected) << policy.Describe();
+      EXPECT_EQ(counters, expected_counters) << policy.Describe();
+    }
+  }
+}
+
 // The gradient as micro-batches of the given groups, after the error of g_W.
 std::vector<float> InMicroBatches(const numerics::NoisePolicy& policy,
                                   const std::vector<std::vector<TrainGroup>>& batches) {
@@ -173,6 +208,74 @@ TEST(TrainModel, ErrorOfTheGradientDoesNotDependOnMicroBatchesOrPrefixSharing) {
   const std::vector<float> together = InMicroBatches(policy, {batch});
   EXPECT_LT(RelativeDistance(together, InMicroBatches(policy, each)), 1e-5);
   EXPECT_GT(RelativeDistance(together, InMicroBatches(TinyPolicy(0.2), {batch})), 1e-3);
+}
+
+TEST(TrainModel, ErrorOfAnyTypeDoesNotDependOnMicroBatchesOfWholeGroups) {
+  const std::vector<TrainGroup> batch = Batch();
+  for (const numerics::NoiseSpec& spec : EveryErrorSpec()) {
+    const numerics::NoisePolicy policy = PolicyOf(spec);
+    // A sum that is rounded otherwise may cross a step of the error of g_W: a few elements of 1e4.
+    EXPECT_LT(RelativeDistance(InMicroBatches(policy, {batch}),
+                               InMicroBatches(policy, {{batch[1]}, {batch[0]}})),
+              1e-3)
+        << policy.Describe();
+  }
+}
+
+TEST(TrainModel, ErrorOfGradientsThatIsNotLinearActsOnTheSumOverTheSamplesOfAPrompt) {
+  // Two equal completions of half the weight are one completion.
+  const TrainCompletion one = {0, TinyPrompt(1, 83, 2)}, other = {1, TinyPrompt(1, 83, 2)};
+  const std::vector<TrainGroup> single = {{5, TinyPrompt(6, 83, 1), {one}}};
+  const std::vector<TrainGroup> twice = {{5, TinyPrompt(6, 83, 1), {one, other}}};
+  for (const numerics::NoiseSpec& spec : EveryErrorSpec()) {
+    const numerics::NoisePolicy policy = PolicyOf(spec);
+    std::vector<std::vector<float>> gradients;
+    for (const std::vector<TrainGroup>& groups : {single, twice}) {
+      auto model = TrainModel::Create(TinyParameters(TinyConfig()), {}).value();
+      const TrainNoise noise = {.policy = &policy, .run_seed = 3};
+      const LogProbs pass = model->Forward(groups, {.noise = noise}, nullptr).value();
+      const auto tokens = static_cast<size_t>(pass.logprobs.numel());
+      ASSERT_THAT(model->Backward(pass, std::vector<float>(tokens, 1.0f / tokens), nullptr),
+                  IsOk());
+      gradients.push_back(AllGradients(*model));
+    }
+    EXPECT_LT(RelativeDistance(gradients[0], gradients[1]), 1e-5) << policy.Describe();
+  }
+}
+
+TEST(TrainModel, ErrorOfGWActsOnceOnTheSumByOutputFeature) {
+  ModelConfig config = TinyConfig();
+  config.tie_word_embeddings = false;
+  for (const numerics::NoiseSpec& spec : EveryErrorSpec()) {
+    const numerics::NoisePolicy policy = PolicyOf(spec);
+    auto model = TrainModel::Create(TinyParameters(config), {}).value();
+    const TrainNoise noise = {.policy = &policy, .run_seed = 3, .optimizer_step = 4};
+    for (const TrainGroup& group : Batch()) {
+      const LogProbs pass = model->Forward({&group, 1}, {.noise = noise}, nullptr).value();
+      const auto tokens = static_cast<size_t>(pass.logprobs.numel());
+      ASSERT_THAT(model->Backward(pass, std::vector<float>(tokens, 0.5f), nullptr), IsOk());
+    }
+    const auto gradient_of = [&](const char* name) {
+      return ToVector(model->parameters().Get(name).grad());
+    };
+    std::vector<float> down = gradient_of("model.layers.1.mlp.down_proj.weight");
+    std::vector<float> head = gradient_of("lm_head.weight");
+    const std::vector<float> bias = gradient_of("model.layers.1.self_attn.q_proj.bias");
+    ASSERT_THAT(model->ApplyGradWeightError(noise, nullptr), IsOk());
+    const numerics::OperatorError error = policy.Error(
+        numerics::Phase::kTrain, numerics::Direction::kBackward, numerics::Operator::kDown, 1);
+    const uint64_t key = base::GradWeightErrorKey(3, 4);
+    numerics::ApplyErrorToWeight(
+        error, down.data(), 40, 56, key,
+        numerics::Site(1, numerics::Operator::kDown, numerics::TensorRole::kGradWeight), nullptr);
+    numerics::ApplyErrorToWeight(error, head.data(), 83, 40, key,
+                                 numerics::Site(numerics::kNoLayer, numerics::Operator::kLmHead,
+                                                numerics::TensorRole::kGradWeight),
+                                 nullptr);
+    EXPECT_EQ(gradient_of("model.layers.1.mlp.down_proj.weight"), down) << policy.Describe();
+    EXPECT_EQ(gradient_of("lm_head.weight"), head) << policy.Describe();
+    EXPECT_EQ(gradient_of("model.layers.1.self_attn.q_proj.bias"), bias) << policy.Describe();
+  }
 }
 
 TEST(TrainModel, StraightThroughLeavesOutTheFactorOfTheForward) {

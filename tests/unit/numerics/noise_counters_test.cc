@@ -92,6 +92,12 @@ TEST(CheckSeen, AcceptsThatARareErrorStruckNothingUntilItShouldHave) {
                                    .spike_probability = 0.001});
   EXPECT_TRUE(CheckSeen(spikes, FullBackward(spikes, Seen(900'000, 0))).ok());
   EXPECT_FALSE(CheckSeen(spikes, FullBackward(spikes, Seen(1'100'000, 0))).ok());
+  const NoisePolicy frozen = Make({.enabled = true,
+                                   .error_type = ErrorType::kSpike,
+                                   .fault_magnitude = 0.1,
+                                   .spike_probability = 0.001,
+                                   .noise_key = NoiseKey::kFrozen});
+  EXPECT_TRUE(CheckSeen(frozen, FullBackward(frozen, Seen(1'100'000, 0))).ok());
   const NoisePolicy dead =
       Make({.enabled = true, .error_type = ErrorType::kDeadzone, .deadzone_threshold = 0.01});
   EXPECT_TRUE(CheckSeen(dead, FullBackward(dead, Seen(90'000, 0))).ok());
