@@ -88,6 +88,10 @@ absl::Status CheckRunnable(const v1::RunConfig& config) {
                           model::LoadModelConfig(config.model().path()));
   const int layers = static_cast<int>(model.num_layers);
   TEMPER_RETURN_IF_ERROR(config::NoisePolicyFromConfig(config, {.num_layers = layers}).status());
+  for (const double scale : config.eval().error_scales()) {
+    TEMPER_RETURN_IF_ERROR(
+        config::EvaluationPolicyFromConfig(config, {.num_layers = layers}, scale).status());
+  }
   return config::AqnPlanFromConfig(config, layers).status();
 }
 

@@ -143,6 +143,7 @@ absl::StatusOr<std::optional<SummaryInputs>> Coordinator::SummaryDue() {
   inputs.seed = plan_.config.seed();
   inputs.config_fingerprint = plan_.fingerprint;
   inputs.reward_rule = plan_.config.reward().rule();
+  inputs.error_type = plan_.config.trainer().noisy_ops().error_type();
   inputs.timeline = ledger_->timeline();
   inputs.steps_closed = ledger_->steps_closed();
   inputs.planned_steps = plan_.step.planned_steps;

@@ -4,6 +4,7 @@
 
 #include "prompts/dataset_config.h"
 #include "services/base/status_macros.h"
+#include "services/config/noise_plan.h"
 #include "services/config/run_config.h"
 
 namespace temper::orchestrator {
@@ -17,10 +18,13 @@ EvalPlan EvalPlanOf(const v1::RunConfig& config, const prompts::PromptSource& qu
   const uint64_t wanted = eval.questions() == 0 ? available : eval.questions();
   plan.questions = static_cast<uint32_t>(std::min({wanted, available, uint64_t{1} << 20}));
   plan.error_scales = EvalScales({eval.error_scales().begin(), eval.error_scales().end()});
-  // Frozen error is that of one device, whatever the noise seed, and greedy decoding draws nothing:
-  // further seeds would repeat the first one's evaluation and count as evidence.
-  const bool seeds_repeat =
-      config.trainer().noisy_ops().noise_key() == "frozen" && eval.temperature() == 0;
+  // Frozen error is that of one device, whatever the noise seed, some errors draw nothing, and so
+  // does greedy decoding: further seeds would repeat the first one's evaluation and count as
+  // evidence.
+  const v1::NoisyOpsConfig& noisy = config.trainer().noisy_ops();
+  const auto error = config::ErrorFromConfig(noisy);
+  const bool one_error = noisy.noise_key() == "frozen" || (error.ok() && !error->random());
+  const bool seeds_repeat = one_error && eval.temperature() == 0;
   plan.noise_seeds = seeds_repeat ? 1 : eval.noise_seeds();
   plan.questions_per_item = eval.questions_per_item();
   plan.every = eval.every();

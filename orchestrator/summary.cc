@@ -164,6 +164,7 @@ absl::StatusOr<std::string> SummaryJson(const SummaryInputs& inputs) {
   json["seed"] = inputs.seed;
   json["config_fingerprint"] = absl::StrFormat("%016x", inputs.config_fingerprint);
   json["reward_rule"] = inputs.reward_rule;
+  json["error_type"] = inputs.error_type;
   json["timeline"] = inputs.timeline;
   json["steps"] = inputs.steps_closed;
   json["planned_steps"] = inputs.planned_steps;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "services/config/noise_plan.h"
+
 namespace temper::config {
 namespace {
 
@@ -182,9 +184,10 @@ void FillEval(const v1::RunConfig& config, v1::EvalConfig* e) {
   if (e->error_scales().empty()) {
     for (const double scale : {0.0, 0.05, 0.10}) e->add_error_scales(scale);
     const v1::NoisyOpsConfig& noise = config.trainer().noisy_ops();
+    const double strength = ErrorStrength(noise);
     if (noise.enabled() && std::find(e->error_scales().begin(), e->error_scales().end(),
-                                     noise.error_scale()) == e->error_scales().end()) {
-      e->add_error_scales(noise.error_scale());
+                                     strength) == e->error_scales().end()) {
+      e->add_error_scales(strength);
     }
   }
 }

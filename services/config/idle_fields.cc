@@ -11,6 +11,7 @@
 #include "google/protobuf/message.h"
 #include "services/base/check.h"
 #include "services/config/defaults.h"
+#include "services/config/noise_plan.h"
 #include "services/config/yaml_writer.h"
 
 namespace temper::config {
@@ -68,13 +69,25 @@ void FindInNoisyOps(const v1::TrainerConfig& trainer, Findings* findings) {
   only_for("spike_probability", {"spike"});
   only_for("deadzone_threshold", {"deadzone"});
   only_for("relative", {"systematic_bias"});
+  const absl::StatusOr<numerics::OperatorError> error = ErrorFromConfig(noisy);
+  if (!error.ok()) return;  // Validate says so
+  const std::string on_type = absl::StrCat("on error_type ", noisy.error_type());
+  const std::string strength(numerics::StrengthName(error->type));
+  findings->Note(strength != "error_scale", block + "error_scale",
+                 absl::StrCat(on_type, ": its strength is ", strength));
+  findings->Note(!error->random(), block + "noise_key", on_type + ": it draws nothing");
+  findings->Note(noisy.enabled() && !error->linear(), block + "error_gradient",
+                 on_type + ": its gradient is straight-through either way");
 
   const bool in_learner =
       noisy.enabled() && !noisy.backward_only() && noisy.apply_during() != "rollout";
   findings->Note(!in_learner, "trainer.learner_noise",
                  "without trainer.noisy_ops in the learner's forward passes");
-  findings->Note(in_learner && trainer.learner_noise() == "fresh" && noisy.noise_key() == "frozen",
-                 "trainer.learner_noise", "with noise_key frozen: a new draw is the same one");
+  const bool fresh = in_learner && trainer.learner_noise() == "fresh";
+  findings->Note(fresh && noisy.noise_key() == "frozen", "trainer.learner_noise",
+                 "with noise_key frozen: a new draw is the same one");
+  findings->Note(fresh && !error->random(), "trainer.learner_noise",
+                 on_type + ": a new draw is the same one");
   findings->Note(noisy.enabled() && (!in_learner || trainer.learner_noise() == "none"),
                  block + "error_gradient",
                  "where the learner's forward pass is without error: it says how the gradient "
@@ -125,6 +138,10 @@ void FindInTheRest(const v1::RunConfig& config, Findings* findings) {
   findings->Note(eval.enabled() && draws && eval.temperature() == 0 &&
                      config.trainer().noisy_ops().noise_key() == "frozen",
                  "eval.noise_seeds", "with noise_key frozen: every seed is the same device");
+  const auto error = ErrorFromConfig(config.trainer().noisy_ops());
+  findings->Note(
+      eval.enabled() && draws && eval.temperature() == 0 && error.ok() && !error->random(),
+      "eval.noise_seeds", "on an error_type that draws nothing: every seed is the same error");
   const bool generated = config.dataset().name() == "gsm-arith";
   const std::string on = absl::StrCat("on dataset.name ", config.dataset().name());
   findings->Note(generated, "dataset.path", on);

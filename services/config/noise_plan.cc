@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -25,11 +26,24 @@ numerics::LearnerNoise LearnerNoiseOf(const std::string& name) {
   return numerics::LearnerNoise::kSame;
 }
 
-numerics::NoiseSpec SpecOf(const v1::RunConfig& config) {
+// The parameters that the type reads; IdleFields refuses the others where they are given.
+void FillError(const v1::NoisyOpsConfig& noisy, const numerics::OperatorError& error,
+               numerics::NoiseSpec* spec) {
+  spec->error_type = error.type;
+  const std::string_view strength = numerics::StrengthName(error.type);
+  if (strength == "error_scale") spec->error_scale = noisy.error_scale();
+  if (strength == "deadzone_threshold") spec->deadzone_threshold = noisy.deadzone_threshold();
+  if (strength == "fault_magnitude") spec->fault_magnitude = noisy.fault_magnitude();
+  spec->relative = error.relative;
+  spec->spike_probability = error.spike_probability;
+}
+
+absl::StatusOr<numerics::NoiseSpec> SpecOf(const v1::RunConfig& config) {
   const v1::NoisyOpsConfig& noisy = config.trainer().noisy_ops();
   numerics::NoiseSpec spec;
   spec.enabled = noisy.enabled();
-  spec.error_scale = noisy.error_scale();
+  TEMPER_ASSIGN_OR_RETURN(const numerics::OperatorError error, ErrorFromConfig(noisy));
+  FillError(noisy, error, &spec);
   spec.forward_only = noisy.forward_only();
   spec.backward_only = noisy.backward_only();
   spec.apply_during = ApplyDuringOf(noisy.apply_during());
@@ -92,15 +106,39 @@ absl::Status CheckNames(const v1::NoiseInjectionConfig& aqn) {
 
 }  // namespace
 
+double ErrorStrength(const v1::NoisyOpsConfig& noisy) {
+  const auto type = numerics::ErrorTypeFromName(noisy.error_type());
+  const std::string_view name =
+      numerics::StrengthName(type.value_or(numerics::ErrorType::kRelativeGaussian));
+  if (name == "deadzone_threshold") return noisy.deadzone_threshold();
+  return name == "fault_magnitude" ? noisy.fault_magnitude() : noisy.error_scale();
+}
+
+absl::StatusOr<numerics::OperatorError> ErrorFromConfig(const v1::NoisyOpsConfig& noisy) {
+  const auto type = numerics::ErrorTypeFromName(noisy.error_type());
+  if (!type.has_value()) {
+    return absl::InvalidArgumentError(absl::StrCat("trainer.noisy_ops.error_type: '",
+                                                   noisy.error_type(), "' is no type of error"));
+  }
+  const bool spike = *type == numerics::ErrorType::kSpike;
+  const bool bias = *type == numerics::ErrorType::kSystematicBias;
+  return numerics::OperatorError{.type = *type,
+                                 .strength = static_cast<float>(ErrorStrength(noisy)),
+                                 .relative = bias && noisy.relative(),
+                                 .spike_probability = spike ? noisy.spike_probability() : 0.0};
+}
+
 absl::StatusOr<numerics::NoisePolicy> NoisePolicyFromConfig(const v1::RunConfig& config,
                                                             const numerics::ModelShape& shape) {
-  return numerics::NoisePolicy::Create(SpecOf(config), shape);
+  TEMPER_ASSIGN_OR_RETURN(const numerics::NoiseSpec spec, SpecOf(config));
+  return numerics::NoisePolicy::Create(spec, shape);
 }
 
 absl::StatusOr<numerics::NoisePolicy> EvaluationPolicyFromConfig(const v1::RunConfig& config,
                                                                  const numerics::ModelShape& shape,
                                                                  double error_scale) {
-  numerics::NoiseSpec spec = SpecOf(config);
+  TEMPER_ASSIGN_OR_RETURN(numerics::NoiseSpec spec, SpecOf(config));
+  TEMPER_RETURN_IF_ERROR(numerics::CheckStrength(spec.error_type, error_scale));
   spec.null_arm = true;  // a clean evaluation is meant
   TEMPER_ASSIGN_OR_RETURN(numerics::NoisePolicy base, numerics::NoisePolicy::Create(spec, shape));
   return numerics::EvaluationPolicy(base, error_scale);

@@ -8,17 +8,26 @@
 #include "absl/status/statusor.h"
 #include "numerics/aqn.h"
 #include "numerics/noise_policy.h"
+#include "numerics/operator_error.h"
 #include "temper/v1/config.pb.h"
 
 namespace temper::config {
+
+// The strength of the configured error: error_scale, deadzone_threshold or fault_magnitude, as
+// numerics::StrengthName says of error_type (error_scale where the type has no known name).
+double ErrorStrength(const v1::NoisyOpsConfig& noisy);
+
+// The configured error with all its parameters. InvalidArgument for a type that has no known name.
+absl::StatusOr<numerics::OperatorError> ErrorFromConfig(const v1::NoisyOpsConfig& noisy);
 
 // The policy of `trainer.noisy_ops` with `trainer.learner_noise` on a model of this shape.
 // InvalidArgument: a combination that would do nothing (NoisePolicy::Create says which).
 absl::StatusOr<numerics::NoisePolicy> NoisePolicyFromConfig(const v1::RunConfig& config,
                                                             const numerics::ModelShape& shape);
 
-// The policy that evaluations at `error_scale` run under: the configured operators, or the default
-// ones where training has no error. 0: clean.
+// The policy that evaluations at `error_scale` run under: the configured operators (or the default
+// ones where training has no error) under the configured error type, of which error_scale is the
+// strength, and its other parameters. 0: clean. InvalidArgument also for a strength out of range.
 absl::StatusOr<numerics::NoisePolicy> EvaluationPolicyFromConfig(const v1::RunConfig& config,
                                                                  const numerics::ModelShape& shape,
                                                                  double error_scale);

@@ -79,8 +79,8 @@ void ReconcileSchedule(v1::NoiseInjectionConfig* aqn, ReadReport* report) {
   }
 }
 
-// A block that was given settings, but not said to be on: `enabled` is false by default, and an
-// evaluation reads only which operators are named.
+// A block that was given settings, but not said to be on: `enabled` is false by default. An
+// evaluation reads which operators are named, and the error where the block says `enabled: false`.
 void CheckBlocksAreOn(const v1::RunConfig& config, ReadReport* report) {
   const v1::TrainerConfig& trainer = config.trainer();
   const auto check = [&](const std::string& block, const google::protobuf::Message& given,

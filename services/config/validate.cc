@@ -13,7 +13,7 @@
 namespace temper::config {
 namespace {
 
-// Half a unit in the last place of 1 in float32: a smaller relative error is rounded away.
+// A unit in the last place of 1 in float32: a smaller relative error is rounded away.
 constexpr double kLeastErrorScale = 0x1p-23;
 
 // Collects what is wrong; one line each.
@@ -124,27 +124,41 @@ void CheckTrainer(const v1::RunConfig& c, Mistakes* m) {
   m->InRange("trainer.dapo.kl_coefficient", d.kl_coefficient(), 0, 1e3);
 }
 
+// The error type and its parameters, in training and as the evaluations name its strength.
+void CheckOperatorError(const v1::RunConfig& c, Mistakes* m) {
+  const v1::NoisyOpsConfig& noisy = c.trainer().noisy_ops();
+  m->OneOf("trainer.noisy_ops.error_type", noisy.error_type(),
+           {"relative_gaussian", "absolute_gaussian", "systematic_bias", "truncation", "deadzone",
+            "saturation", "spike"});
+  m->InRange("trainer.noisy_ops.error_scale", noisy.error_scale(), 0, 10);
+  m->InRange("trainer.noisy_ops.fault_magnitude", noisy.fault_magnitude(), 0, 1e6);
+  m->InRange("trainer.noisy_ops.spike_probability", noisy.spike_probability(), 0x1p-32, 1);
+  const absl::StatusOr<numerics::OperatorError> error = ErrorFromConfig(noisy);
+  if (!error.ok()) return;  // said above
+  const std::string key =
+      absl::StrCat("trainer.noisy_ops.", std::string(numerics::StrengthName(error->type)));
+  const absl::Status strength = numerics::CheckStrength(error->type, ErrorStrength(noisy));
+  m->Require(strength.ok(), absl::StrCat(key, ": ", strength.message()));
+  const bool of_x = error->linear() || error->type == numerics::ErrorType::kSaturation;
+  m->Require(
+      !noisy.enabled() || !of_x || !error->acts() || error->strength >= kLeastErrorScale,
+      absl::StrCat(key, ": below the precision of float32 (2^-23): it would change nothing"));
+  for (const double scale : c.eval().error_scales()) {
+    const absl::Status evaluated = numerics::CheckStrength(error->type, scale);
+    m->Require(evaluated.ok(), absl::StrCat("eval.error_scales: as trainer.noisy_ops.error_type "
+                                            "says, a strength: ",
+                                            evaluated.message()));
+  }
+}
+
 void CheckNoise(const v1::RunConfig& c, Mistakes* m) {
   const v1::TrainerConfig& t = c.trainer();
-  const std::initializer_list<absl::string_view> types = {"relative_gaussian",
-                                                          "absolute_gaussian",
-                                                          "systematic_bias",
-                                                          "truncation",
-                                                          "deadzone",
-                                                          "saturation",
-                                                          "spike"};
-  m->OneOf("trainer.noisy_ops.error_type", t.noisy_ops().error_type(), types);
+  CheckOperatorError(c, m);
   m->OneOf("trainer.noisy_ops.apply_during", t.noisy_ops().apply_during(),
            {"rollout", "training", "both"});
   m->OneOf("trainer.noisy_ops.error_gradient", t.noisy_ops().error_gradient(),
            {"pathwise", "straight_through"});
   m->OneOf("trainer.noisy_ops.noise_key", t.noisy_ops().noise_key(), {"fresh", "frozen"});
-  m->InRange("trainer.noisy_ops.error_scale", t.noisy_ops().error_scale(), 0, 10);
-  m->Require(
-      !t.noisy_ops().enabled() || t.noisy_ops().error_scale() == 0 ||
-          t.noisy_ops().error_scale() >= kLeastErrorScale,
-      "trainer.noisy_ops.error_scale: below the precision of float32 (2^-23): it would change "
-      "nothing");
 
   const v1::HwErrorInjectionConfig& h = t.hw_error_injection();
   m->OneOf("trainer.hw_error_injection.error_type", h.error_type(),
@@ -206,8 +220,6 @@ std::vector<std::string> Unbuilt(const v1::RunConfig& config) {
   const v1::TrainerConfig& t = config.trainer();
   note(t.hw_error_injection().enabled(),
        absl::StrCat("trainer.hw_error_injection (", t.hw_error_injection().error_type(), ")"));
-  note(t.noisy_ops().enabled() && t.noisy_ops().error_type() != "relative_gaussian",
-       absl::StrCat("trainer.noisy_ops.error_type ", t.noisy_ops().error_type()));
   note(t.noisy_ops().enabled() && t.noisy_ops().all_ops(), "trainer.noisy_ops.all_ops");
   note(t.noise_injection().enabled() && t.noise_injection().draw() != "per_version",
        absl::StrCat("trainer.noise_injection.draw ", t.noise_injection().draw()));

@@ -16,6 +16,7 @@ READERS = {
     "services/config/noise_plan.cc": """
         NoisyOpsConfig enabled error_scale apply_during forward_only backward_only all_ops
             error_gradient noise_key target_modules exclude_modules target_layers
+            error_type fault_magnitude spike_probability deadzone_threshold relative
         NoiseInjectionConfig enabled schedule sigma_start sigma_end num_stages stages_per_epoch
             layer_types sigma_mode draw where final_norm
         LayerSigmaConfig enabled default_multiplier layer_multipliers preset
@@ -69,12 +70,8 @@ READERS = {
         RolloutConfig top_p top_k min_p device kv_after_swap
         TrainerConfig device
         DapoConfig kl_coefficient
-        NoisyOpsConfig error_type
         HwErrorInjectionConfig enabled error_type injection_point apply_during
         WeightsConfig broadcaster""",
-    # Parameters of an error_type that is refused; with another one they are refused as idle.
-    "services/config/idle_fields.cc": """
-        NoisyOpsConfig "fault_magnitude" "spike_probability" "deadzone_threshold" "relative" """,
 }
 # Messages that are refused whole, by this expression of Unbuilt.
 REFUSED_WHOLE = {"HwErrorInjectionConfig": "t.hw_error_injection().enabled()"}

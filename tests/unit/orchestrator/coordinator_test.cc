@@ -49,6 +49,7 @@ std::vector<std::pair<uint64_t, uint64_t>> WholeRun(const std::vector<std::strin
   EXPECT_EQ(run->state(), v1::RUN_STATE_FINISHED);
   const auto summary = nlohmann::json::parse(*text);
   EXPECT_EQ(summary["state"], "finished");
+  EXPECT_EQ(summary["error_type"], "absolute_gaussian");
   EXPECT_EQ(summary["groups"]["trained"], 12);
   EXPECT_EQ(summary["evaluations"].size(), 6u);  // two versions x (1 + 2 seeds)
   EXPECT_EQ(summary["paired"].size(), 2u);

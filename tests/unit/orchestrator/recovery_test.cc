@@ -318,5 +318,14 @@ TEST(RunPlan, FrozenErrorIsEvaluatedUnderOneSeedUnlessSamplingDraws) {
   EXPECT_EQ(MakeRunPlan(config)->eval.noise_seeds, 2u);
 }
 
+TEST(RunPlan, ErrorThatDrawsNothingIsEvaluatedOnce) {
+  v1::RunConfig config = SmallRun();
+  v1::NoisyOpsConfig* noisy = config.mutable_trainer()->mutable_noisy_ops();
+  noisy->set_error_type("truncation");
+  EXPECT_EQ(MakeRunPlan(config)->eval.noise_seeds, 1u);
+  noisy->set_error_type("absolute_gaussian");
+  EXPECT_EQ(MakeRunPlan(config)->eval.noise_seeds, 2u);
+}
+
 }  // namespace
 }  // namespace temper::orchestrator

@@ -38,6 +38,7 @@ inline v1::RunConfig SmallRun() {
   v1::TrainerConfig* trainer = config.mutable_trainer();
   trainer->set_total_updates(3);
   trainer->set_groups_per_step(4);
+  trainer->mutable_noisy_ops()->set_error_type("absolute_gaussian");
   trainer->mutable_dapo()->set_dynamic_sampling(true);
   trainer->mutable_dapo()->set_max_rounds(2);
   v1::EvalConfig* eval = config.mutable_eval();
