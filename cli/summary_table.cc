@@ -20,6 +20,12 @@ std::string Percent(double value, const json& interval) {
                          100 * interval[1].get<double>());
 }
 
+// "10 %"; "0.1" of the types whose strength is no share of the value.
+std::string Strength(const json& summary, double scale) {
+  const bool share = summary.value("error_type", "relative_gaussian") == "relative_gaussian";
+  return share ? absl::StrFormat("%g %%", 100 * scale) : absl::StrFormat("%g", scale);
+}
+
 // One row per error scale; a column per evaluated version.
 std::string AccuracyRows(const json& summary) {
   std::map<double, std::map<uint64_t, std::string>> cells;
@@ -37,7 +43,7 @@ std::string AccuracyRows(const json& summary) {
   }
   text += "\n";
   for (const auto& [scale, row] : cells) {
-    absl::StrAppend(&text, absl::StrFormat("%-14s", absl::StrFormat("%g %%", 100 * scale)));
+    absl::StrAppend(&text, absl::StrFormat("%-14s", Strength(summary, scale)));
     for (const auto& [version, unused] : versions) {
       const auto cell = row.find(version);
       absl::StrAppend(&text, absl::StrFormat("%-26s", cell == row.end() ? "-" : cell->second));
@@ -53,8 +59,8 @@ std::string PairedRows(const json& summary) {
     const json& interval = row.at("interval");
     absl::StrAppend(
         &text, absl::StrFormat(
-                   "under %g %% error: %+.1f points [%+.1f, %+.1f], p = %.2g (%s, %d questions)\n",
-                   100 * row.at("error_scale").get<double>(),
+                   "under %s error: %+.1f points [%+.1f, %+.1f], p = %.2g (%s, %d questions)\n",
+                   Strength(summary, row.at("error_scale").get<double>()),
                    100 * row.at("difference").get<double>(), 100 * interval.at(0).get<double>(),
                    100 * interval.at(1).get<double>(), row.at("p_value").get<double>(),
                    row.at("test").get<std::string>(), row.at("questions").get<int64_t>()));
@@ -69,9 +75,9 @@ absl::StatusOr<std::string> SummaryTable(const std::string& summary_json,
   const json summary = json::parse(summary_json, nullptr, /*allow_exceptions=*/false);
   if (!summary.is_object()) return absl::InvalidArgumentError("summary.json is not a JSON object");
   try {
-    std::string text =
-        absl::StrCat("\nAccuracy (", summary.value("reward_rule", "?"), "), 95 % intervals\n",
-                     AccuracyRows(summary), PairedRows(summary));
+    std::string text = absl::StrCat("\nAccuracy (", summary.value("reward_rule", "?"), ") under ",
+                                    summary.value("error_type", "?"), " error, 95 % intervals\n",
+                                    AccuracyRows(summary), PairedRows(summary));
     absl::StrAppend(&text, "\n", summary.value("steps", 0), " steps, ",
                     summary.value("steps_skipped", 0), " skipped, ",
                     ClockText(absl::Seconds(summary.value("wall_seconds", 0.0))), " in all\n");

@@ -127,22 +127,39 @@ void GapStats::Add(std::span<const float> learner_logprobs,
   tokens += static_cast<int64_t>(learner_logprobs.size());
 }
 
+namespace {
+
+// Completion tokens of the group that begins here.
+int64_t GroupTokens(std::span<const TrainSequence> sequences) {
+  int64_t tokens = 0;
+  for (const TrainSequence& sequence : sequences) {
+    if (sequence.group_index != sequences.front().group_index) break;
+    tokens += static_cast<int64_t>(sequence.completion.size());
+  }
+  return tokens;
+}
+
+}  // namespace
+
 std::vector<size_t> CutMicroBatches(std::span<const TrainSequence> sequences,
-                                    int64_t micro_batch_tokens, bool one_version) {
+                                    int64_t micro_batch_tokens, const CutRules& rules) {
   std::vector<size_t> ends;
   int64_t rows = 0;
   for (size_t i = 0; i < sequences.size(); ++i) {
     const TrainSequence& next = sequences[i];
     const int64_t prompt = static_cast<int64_t>(next.prompt.size());
-    const int64_t completion = static_cast<int64_t>(next.completion.size());
     const bool first = i == 0;
     const bool shares_prompt = !first && sequences[i - 1].group_index == next.group_index;
-    const int64_t more = completion + (shares_prompt ? 0 : prompt);
+    if (rules.whole_groups && shares_prompt) continue;  // came in with the group's first
+    const int64_t completions = rules.whole_groups ? GroupTokens(sequences.subspan(i))
+                                                   : static_cast<int64_t>(next.completion.size());
+    const int64_t more = completions + (shares_prompt ? 0 : prompt);
     const bool full = micro_batch_tokens > 0 && rows + more > micro_batch_tokens;
-    const bool other_version = one_version && !first && sequences[i - 1].version != next.version;
+    const bool other_version =
+        rules.one_version && !first && sequences[i - 1].version != next.version;
     if (!first && (full || other_version)) {
       ends.push_back(i);
-      rows = prompt + completion;
+      rows = prompt + completions;
     } else {
       rows += more;
     }

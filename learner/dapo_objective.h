@@ -100,12 +100,18 @@ struct GapStats {
   double k3() const { return tokens == 0 ? 0.0 : k3_sum / static_cast<double>(tokens); }
 };
 
+// Where else than at its bound a micro-batch ends, and may end.
+struct CutRules {
+  bool one_version = false;   // also where the sampling version changes
+  bool whole_groups = false;  // between groups only; a group that does not fit has one of its own
+};
+
 // Cuts sequences, in order, into runs whose rows stay within micro_batch_tokens: a prompt counts
 // once per group and run, as the model computes it, completions are packed without padding. A
-// longer sequence has a run of its own. With one_version a run also ends where the sampling version
-// changes. Returns the end of each run. micro_batch_tokens <= 0: no bound.
+// longer sequence has a run of its own. Returns the end of each run. micro_batch_tokens <= 0: no
+// bound.
 std::vector<size_t> CutMicroBatches(std::span<const TrainSequence> sequences,
-                                    int64_t micro_batch_tokens, bool one_version = false);
+                                    int64_t micro_batch_tokens, const CutRules& rules = {});
 
 // Cuts `groups` groups into `parts` neighbouring runs as even as possible (the first ones are
 // larger). Returns the end of each run; fewer runs where there are fewer groups.

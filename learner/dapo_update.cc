@@ -10,14 +10,19 @@
 namespace temper::learner {
 namespace {
 
+// AQN in the learner's own norms is of one version. An error of g_x that is not linear acts on the
+// sum over a group's samples at the positions of their prompt, which one pass has to form.
+CutRules CutRulesOf(const PolicyTrainerOptions& options) {
+  const bool errs = options.noise.Any(numerics::Phase::kTrain, numerics::Direction::kBackward);
+  return {.one_version = options.aqn.enabled && options.aqn.in_learner,
+          .whole_groups = errs && !options.noise.ErrorAt(1.0).linear()};
+}
+
 // One step's work, so that its parts share what they need.
 class DapoStep {
  public:
   DapoStep(const DapoOptions& options, PolicyTrainer* trainer, base::StopToken* stop)
-      : options_(options),
-        trainer_(trainer),
-        stop_(stop),
-        one_version_(trainer->options().aqn.enabled && trainer->options().aqn.in_learner) {}
+      : options_(options), trainer_(trainer), stop_(stop), cut_(CutRulesOf(trainer->options())) {}
 
   absl::Status RecomputeOldLogprobs(std::span<TrainSequence> sequences);
   absl::Status TrainMiniBatch(std::span<const TrainSequence> sequences);
@@ -25,7 +30,7 @@ class DapoStep {
 
  private:
   std::vector<size_t> Cut(std::span<const TrainSequence> sequences) const {
-    return CutMicroBatches(sequences, options_.micro_batch_tokens, one_version_);
+    return CutMicroBatches(sequences, options_.micro_batch_tokens, cut_);
   }
   absl::Status CheckStop() const {
     if (stop_ == nullptr || !stop_->StopRequested()) return absl::OkStatus();
@@ -37,7 +42,7 @@ class DapoStep {
   const DapoOptions& options_;
   PolicyTrainer* const trainer_;
   base::StopToken* const stop_;
-  const bool one_version_;
+  const CutRules cut_;
   DapoStepResult result_;
   double grad_norm_sum_ = 0.0;
 };

@@ -24,7 +24,7 @@ namespace temper::learner {
 struct DapoOptions {
   DapoRules rules;
   uint32_t minibatches_per_step = 1;  // optimizer steps per step
-  int64_t micro_batch_tokens = 8192;  // rows of one forward and backward pass; 0: no bound
+  int64_t micro_batch_tokens = 8192;  // rows of one pass (CutMicroBatches); 0: no bound
 };
 
 // What one step did.

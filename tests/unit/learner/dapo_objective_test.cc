@@ -133,7 +133,16 @@ TEST(DapoObjectiveTest, MicroBatchesCountAPromptOncePerGroup) {
 TEST(DapoObjectiveTest, MicroBatchesOfOneVersionEndWhereItChanges) {
   const std::vector<RolloutGroup> groups = {GroupWith(0, {1, 0}, 4), GroupWith(1, {0, 1}, 5)};
   const auto sequences = TwoGroups(groups, {});
-  EXPECT_THAT(CutMicroBatches(sequences, 0, /*one_version=*/true), ElementsAre(2, 4));
+  EXPECT_THAT(CutMicroBatches(sequences, 0, {.one_version = true}), ElementsAre(2, 4));
+}
+
+TEST(DapoObjectiveTest, MicroBatchesOfWholeGroupsNeverCutOne) {
+  const std::vector<RolloutGroup> groups = {GroupWith(0, {1, 0}), GroupWith(1, {0, 1})};
+  const auto sequences = TwoGroups(groups, {});  // 8 rows a group
+  for (const int64_t tokens : {1, 8, 13, 15}) {
+    EXPECT_THAT(CutMicroBatches(sequences, tokens, {.whole_groups = true}), ElementsAre(2, 4));
+  }
+  EXPECT_THAT(CutMicroBatches(sequences, 16, {.whole_groups = true}), ElementsAre(4));
 }
 
 TEST(DapoObjectiveTest, MiniBatchesAreAsEvenAsPossible) {

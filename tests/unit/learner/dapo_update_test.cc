@@ -190,6 +190,29 @@ TEST(DapoUpdateTest, TheMicroBatchSizeDoesNotChangeTheResult) {
   }
 }
 
+TEST(DapoUpdateTest, TheMicroBatchSizeDoesNotChangeTheResultUnderErrorsThatActOnAGroupsSum) {
+  const auto batch = MadeUpBatch(0, 4, 4);
+  for (const auto type :
+       {numerics::ErrorType::kAbsoluteGaussian, numerics::ErrorType::kSaturation}) {
+    PolicyTrainerOptions trainer = OptionsForTest();
+    trainer.adamw.epsilon = 1e-3;
+    numerics::NoiseSpec spec = {.enabled = true, .error_type = type};
+    if (type == numerics::ErrorType::kSaturation) {
+      spec.fault_magnitude = 0.3;
+    } else {
+      spec.error_scale = 1e-3;
+    }
+    trainer.noise = numerics::NoisePolicy::Create(spec, {.num_layers = 2}).value();
+    DapoOptions options;
+    options.micro_batch_tokens = 0;
+    const auto at_once = WeightsAfter(options, trainer, batch);
+    for (const int64_t tokens : {1, 17, 40}) {
+      options.micro_batch_tokens = tokens;
+      EXPECT_LT(LargestDifference(at_once, WeightsAfter(options, trainer, batch)), 1e-6) << tokens;
+    }
+  }
+}
+
 TEST(DapoUpdateTest, EqualInputsGiveEqualBits) {
   const auto batch = MadeUpBatch(3, 3, 4);
   PolicyTrainerOptions trainer = OptionsForTest();
