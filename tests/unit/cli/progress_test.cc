@@ -72,6 +72,18 @@ TEST(SummaryTableTest, PutsBeforeBesideAfterWithIntervalsAndTests) {
   EXPECT_THAT(*table, HasSubstr("runs/x/summary.json"));
 }
 
+TEST(SummaryTableTest, NamesTheErrorAndCallsOnlyAShareAPercentage) {
+  const auto table = SummaryTable(
+      R"({"reward_rule": "strict", "error_type": "truncation", "steps": 1, "steps_skipped": 0,
+          "wall_seconds": 2.0, "by_scale": [
+            {"version": 0, "error_scale": 0.1, "accuracy": 0.5, "interval": [0.4, 0.6]}]})",
+      "runs/x");
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_THAT(*table, HasSubstr("under truncation error"));
+  EXPECT_THAT(*table, HasSubstr("0.1  "));
+  EXPECT_THAT(*table, Not(HasSubstr("10 %")));
+}
+
 TEST(SummaryTableTest, RefusesARecordThatIsNone) {
   EXPECT_FALSE(SummaryTable("nonsense", "runs/x").ok());
   EXPECT_FALSE(SummaryTable(R"({"by_scale": [{"version": 0}]})", "runs/x").ok());
