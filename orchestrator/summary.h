@@ -32,8 +32,8 @@ struct SummaryInputs {
 };
 
 // Several lines of JSON with the keys
-//   run_id, state, failure_reason, seed, config_fingerprint, reward_rule, error_type,
-//   timeline, steps, planned_steps, steps_skipped, wall_seconds, groups {opened, attempts_leased, <ending>...},
+//   run_id, state, failure_reason, seed, config_fingerprint, reward_rule, error_type, timeline,
+//   steps, planned_steps, steps_skipped, wall_seconds, groups {opened, attempts_leased, <ending>},
 //   evaluations [{version, error_scale, noise_seed, n, done, accuracy, interval, strict, flexible,
 //     numeric, truncated_ratio, completion_tokens_mean, achieved_error_scale}],
 //   by_scale [{version, error_scale, noise_seeds, n, accuracy, interval, interval_method}],
