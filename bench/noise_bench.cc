@@ -9,6 +9,7 @@
 
 #include "bench/machine.h"
 #include "numerics/gaussian.h"
+#include "numerics/operator_error.h"
 #include "numerics/simd_path.h"
 
 #ifdef TEMPER_BENCH_ATEN
@@ -53,6 +54,22 @@ void KeyedNoise(benchmark::State& state, SimdPath path) {
   SetRate(state, rows * cols);
 }
 
+// An error other than relative Gaussian on the widest path.
+void OtherError(benchmark::State& state, numerics::ErrorType type) {
+  const int64_t rows = state.range(0), cols = state.range(1);
+  std::vector<float> y(static_cast<size_t>(rows * cols));
+  numerics::FillGaussian(y.data(), rows * cols, 3, 1);
+  const std::vector<RowKey> keys(static_cast<size_t>(rows), RowKey{.key = 7});
+  const numerics::OperatorError error = {
+      .type = type, .strength = kScale, .spike_probability = 0.01};
+  ErrorStats stats;
+  for (auto _ : state) {
+    numerics::ApplyError(error, y.data(), rows, cols, cols, keys, 5, &stats);
+    benchmark::ClobberMemory();
+  }
+  SetRate(state, rows * cols);
+}
+
 void Normals(benchmark::State& state, SimdPath path) {
   if (!numerics::SimdPathSupported(path)) {
     state.SkipWithError("this machine cannot run the path");
@@ -75,6 +92,11 @@ void RegisterKeyedNoise() {
     const std::string name(numerics::SimdPathName(path));
     benchmark::RegisterBenchmark(("normals/" + name).c_str(), Normals, path)->Arg(1 << 16);
     Shapes(benchmark::RegisterBenchmark(("keyed_noise/" + name).c_str(), KeyedNoise, path));
+  }
+  for (int t = 1; t < numerics::kErrorTypeCount; ++t) {
+    const auto type = static_cast<numerics::ErrorType>(t);
+    const std::string name(numerics::ErrorTypeName(type));
+    benchmark::RegisterBenchmark(("error/" + name).c_str(), OtherError, type)->Args({256, 576});
   }
 }
 

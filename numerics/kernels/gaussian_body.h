@@ -74,12 +74,12 @@ inline void BoxMuller(typename S::I w0, typename S::I w1, typename S::F* first,
   *second = S::FromBits(S::Xor(S::Bits(S::Mul(radius, s)), sin_sign));
 }
 
-// Finishes the 4 * kWidth numbers of a block of Philox words, times scale plus offset; or stores
-// the words themselves.
-template <class S>
+// Finishes the 4 * kWidth numbers of a block of Philox words, times scale plus offset; or, with
+// kWords, stores the words themselves.
+template <class S, bool kWords>
 inline void FinishBlock(const typename S::Words& words, const GaussianArguments& g, float* out) {
   typename S::F n[4];
-  if (g.words) {
+  if constexpr (kWords) {
     for (int i = 0; i < 4; ++i) n[i] = S::FromBits(words.w[i]);
     S::Store(n, out);
     return;
@@ -95,21 +95,21 @@ inline void Copy(const float* from, int64_t count, float* to) {
 }
 
 // The whole blocks of one row.
-template <class S>
+template <class S, bool kWords>
 inline void WholeBlocks(const typename S::Philox& philox, const GaussianArguments& g, int64_t r,
                         int64_t whole) {
   constexpr int64_t kBlock = 4 * S::kWidth;
   for (int64_t b = 0; b < whole; ++b) {
     typename S::Words words;
     philox.Run(g.first_counter + static_cast<uint32_t>(b * S::kWidth), g.row[r], &words);
-    FinishBlock<S>(words, g, g.out + r * g.stride + b * kBlock);
+    FinishBlock<S, kWords>(words, g, g.out + r * g.stride + b * kBlock);
   }
 }
 
 // Rows under one key share the round keys; two rows share the block of their rests where both fit
 // into it, because a row of 96 is a block and a half of AVX-512.
-template <class S>
-inline void GaussianLoop(const GaussianArguments& g) {
+template <class S, bool kWords>
+inline void RowsLoop(const GaussianArguments& g) {
   constexpr int64_t kBlock = 4 * S::kWidth;
   const int64_t whole = g.count / kBlock, rest = g.count % kBlock;
   const uint32_t rest_counter = g.first_counter + static_cast<uint32_t>(whole * S::kWidth);
@@ -119,7 +119,7 @@ inline void GaussianLoop(const GaussianArguments& g) {
     const typename S::Philox philox(g.row[r].key, g.site);
     const uint64_t key = g.row[r].key;
     for (; r < g.rows && g.row[r].key == key; ++r) {
-      WholeBlocks<S>(philox, g, r, whole);
+      WholeBlocks<S, kWords>(philox, g, r, whole);
       if (rest == 0) continue;
       typename S::Words words;
       float* out = g.out + r * g.stride + whole * kBlock;
@@ -127,20 +127,25 @@ inline void GaussianLoop(const GaussianArguments& g) {
           S::kPairs && rest <= kBlock / 2 && r + 1 < g.rows && g.row[r + 1].key == key;
       if (!pair) {
         philox.Run(rest_counter, g.row[r], &words);
-        FinishBlock<S>(words, g, scratch);
+        FinishBlock<S, kWords>(words, g, scratch);
         Copy(scratch, rest, out);
         continue;
       }
       if constexpr (S::kPairs) {
-        WholeBlocks<S>(philox, g, r + 1, whole);
+        WholeBlocks<S, kWords>(philox, g, r + 1, whole);
         philox.RunPair(rest_counter, g.row[r], g.row[r + 1], &words);
-        FinishBlock<S>(words, g, scratch);
+        FinishBlock<S, kWords>(words, g, scratch);
         Copy(scratch, rest, out);
         Copy(scratch + kBlock / 2, rest, out + g.stride);
         ++r;
       }
     }
   }
+}
+
+template <class S>
+inline void GaussianLoop(const GaussianArguments& g) {
+  g.words ? RowsLoop<S, true>(g) : RowsLoop<S, false>(g);
 }
 
 // The lanes of a row's sums before they are added up.

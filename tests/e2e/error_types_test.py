@@ -1,4 +1,4 @@
-"""Runs under errors other than relative Gaussian: it acts where it is configured, and is replayed."""
+"""Runs under errors other than relative Gaussian: they act where configured and are replayed."""
 
 from run_fixture import Run, RunTestCase, main
 
