@@ -23,20 +23,16 @@ std::vector<uint64_t> SampledVersions(const RolloutGroup& group) {
 // but rows of (rollout, forward).
 absl::Status CheckRolloutSeen(const numerics::NoisePolicy& policy,
                               const numerics::NoiseCounters& counters) {
-  bool any_operator = false;
   for (const auto& [id, row] : counters.rows()) {
     if (id.phase != numerics::Phase::kRollout || id.direction != numerics::Direction::kForward) {
       return absl::FailedPreconditionError(
           absl::StrCat("noise row ", numerics::NoiseRowName(id),
                        " counted by a rollout, which runs forward in its own phase"));
     }
-    any_operator |= id.role == numerics::TensorRole::kOutput && row.operator_calls > 0;
   }
-  if (!any_operator && policy.Any(numerics::Phase::kRollout, numerics::Direction::kForward)) {
-    return absl::FailedPreconditionError(
-        "error is configured in rollouts, but no operator was counted");
-  }
-  return numerics::CheckSeen(policy, counters);
+  constexpr numerics::MadePass kMade[] = {
+      {numerics::Phase::kRollout, numerics::Direction::kForward}};
+  return numerics::CheckSeen(policy, counters, kMade);
 }
 
 }  // namespace
@@ -72,12 +68,15 @@ absl::StatusOr<numerics::NoiseCounters> RolloutCountsOf(const RolloutGroup& grou
 
 absl::Status AddCheckedRolloutCounts(const ClosedBatch& batch, const numerics::NoisePolicy& policy,
                                      const numerics::AqnPlan& aqn, int num_layers,
-                                     numerics::NoiseCounters* counters) {
+                                     CountsByWorker* by_worker, numerics::NoiseCounters* counters) {
   for (const RolloutGroup* group : ExaminedGroups(batch)) {
     const auto check = [&]() -> absl::Status {
       TEMPER_ASSIGN_OR_RETURN(const numerics::NoiseCounters own, RolloutCountsOf(*group));
       counters->Merge(own);
       TEMPER_RETURN_IF_ERROR(CheckRolloutSeen(policy, own));
+      numerics::NoiseCounters& of_worker = (*by_worker)[group->worker];
+      of_worker.Merge(own);
+      TEMPER_RETURN_IF_ERROR(numerics::CheckSeen(policy, of_worker));
       return numerics::CheckAqnSeen(aqn, num_layers, SampledVersions(*group), own);
     };
     const absl::Status seen = check();

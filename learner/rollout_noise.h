@@ -4,6 +4,9 @@
 // other processes, perhaps of another build: that a run says "10 % error" is believed only if every
 // group's own counts say so. Pure functions, thread-safe.
 
+#include <map>
+#include <string>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "learner/group_store.h"
@@ -18,13 +21,18 @@ namespace temper::learner {
 // name that this build knows.
 absl::StatusOr<numerics::NoiseCounters> RolloutCountsOf(const RolloutGroup& group);
 
-// Adds the counts of all examined groups of a batch. FailedPrecondition, naming the first group
-// that is wrong, its worker and the row, if a group by itself does not show what was configured: of
-// the error every row of (rollout, forward) and nothing else (CheckSeen), of AQN what the versions
-// that sampled it call for (CheckAqnSeen). So a row that one worker leaves out is seen in
-// the step in which it did, whatever the others counted.
+// What each worker's rollouts have counted, of all its groups together. A rare error (spike, dead
+// zone) may strike nothing in one group; in all of a worker's groups it cannot.
+using CountsByWorker = std::map<std::string, numerics::NoiseCounters>;
+
+// Adds the counts of all examined groups of a batch, to `counters` and to those of their workers.
+// FailedPrecondition, naming the first group that is wrong, its worker and the row, if a group by
+// itself does not show what was configured: of the error every row of (rollout, forward) and
+// nothing else (CheckSeen), of AQN what the versions that sampled it call for (CheckAqnSeen); or if
+// its worker's groups together do not show the error. So a row that one worker leaves out is seen
+// in the step in which it did, whatever the others counted.
 absl::Status AddCheckedRolloutCounts(const ClosedBatch& batch, const numerics::NoisePolicy& policy,
                                      const numerics::AqnPlan& aqn, int num_layers,
-                                     numerics::NoiseCounters* counters);
+                                     CountsByWorker* by_worker, numerics::NoiseCounters* counters);
 
 }  // namespace temper::learner

@@ -8,7 +8,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "learner/checkpoint.h"
-#include "learner/rollout_noise.h"
 #include "learner/samples_file.h"
 #include "services/base/files.h"
 #include "services/base/log.h"
@@ -58,6 +57,19 @@ void AddUpdate(const DapoStepResult& result, StepRecord* record) {
 bool MayDoWithoutLedger(const absl::Status& status) {
   return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
          absl::IsResourceExhausted(status) || absl::IsDataLoss(status);
+}
+
+// The learner's own passes of a step.
+std::vector<numerics::MadePass> PassesMade(const DapoStepResult& result, OldLogprob old_logprob) {
+  using numerics::Direction;
+  using numerics::Phase;
+  if (result.objective.tokens == 0) return {};
+  std::vector<numerics::MadePass> made = {{Phase::kTrain, Direction::kForward},
+                                          {Phase::kTrain, Direction::kBackward}};
+  if (old_logprob == OldLogprob::kRecomputed) {
+    made.push_back({Phase::kOldLogprob, Direction::kForward});
+  }
+  return made;
 }
 
 std::string SkipReason(const ClosedBatch& batch, const DapoStepResult& result) {
@@ -155,7 +167,7 @@ absl::Status StepLoop::RunStep(ClosedBatch batch, absl::Duration waited) {
   record.rollouts = SummarizeRollouts(batch, version);
   record.sigma = numerics::Sigma(parts_.options->aqn, static_cast<int64_t>(version));
   AddUpdate(result, &record);
-  TEMPER_RETURN_IF_ERROR(CheckNoise(batch, &record.counters));
+  TEMPER_RETURN_IF_ERROR(CheckNoise(batch, result, &record.counters));
   TEMPER_ASSIGN_OR_RETURN(Version next, BuildVersion());
   record.base_weights_hash = next->manifest().base_weights_hash();
   record.update_seconds = absl::ToDoubleSeconds(update_ended - update_began);
@@ -177,12 +189,17 @@ absl::Status StepLoop::RunStep(ClosedBatch batch, absl::Duration waited) {
   return Publish(std::move(next));
 }
 
-absl::Status StepLoop::CheckNoise(const ClosedBatch& batch, numerics::NoiseCounters* counters) {
+absl::Status StepLoop::CheckNoise(const ClosedBatch& batch, const DapoStepResult& result,
+                                  numerics::NoiseCounters* counters) {
   const LearnerOptions& options = *parts_.options;
-  absl::Status seen = numerics::CheckSeen(options.noise, *counters);
+  absl::Status seen = numerics::CheckSeen(options.noise, result.counters,
+                                          PassesMade(result, options.dapo.old_logprob));
+  own_counts_.Merge(result.counters);
+  if (seen.ok()) seen = numerics::CheckSeen(options.noise, own_counts_);
   if (seen.ok()) {
     const int layers = static_cast<int>(parts_.trainer->parameters().config.num_layers);
-    seen = AddCheckedRolloutCounts(batch, options.noise, options.aqn, layers, counters);
+    seen = AddCheckedRolloutCounts(batch, options.noise, options.aqn, layers, &counts_by_worker_,
+                                   counters);
   }
   if (seen.ok()) return seen;
   v1::StopRunRequest request;

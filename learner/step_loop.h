@@ -25,6 +25,7 @@
 #include "learner/orchestrator_link.h"
 #include "learner/policy_trainer.h"
 #include "learner/publisher.h"
+#include "learner/rollout_noise.h"
 #include "model/io/tokenizer.h"
 #include "services/base/clock.h"
 #include "services/base/stop_token.h"
@@ -71,8 +72,10 @@ class StepLoop final {
   absl::Status RunStep(ClosedBatch batch, absl::Duration waited);
   absl::Status Probe(const ClosedBatch& batch, StepRecord* record);
   absl::StatusOr<DapoStepResult> Update(const ClosedBatch& batch);
-  // counters: of the learner's own passes; those of the batch's rollouts are added.
-  absl::Status CheckNoise(const ClosedBatch& batch, numerics::NoiseCounters* counters);
+  // Whether the noise of this step, and of all steps so far, is what was configured. counters: the
+  // batch's rollouts are added to it.
+  absl::Status CheckNoise(const ClosedBatch& batch, const DapoStepResult& result,
+                          numerics::NoiseCounters* counters);
   absl::StatusOr<Version> BuildVersion() const;
   v1::CommitStepRequest CommitOf(const ClosedBatch& batch, const StepRecord& record) const;
   absl::Status Checkpoint();
@@ -86,6 +89,8 @@ class StepLoop final {
   const StepLoopParts parts_;
   GapProbe probe_;
   std::optional<v1::CommitStepRequest> last_commit_ = parts_.last_commit;
+  numerics::NoiseCounters own_counts_;      // of this learner's passes since it began
+  CountsByWorker counts_by_worker_;         // of rollouts since then
   uint64_t checkpointed_step_ = 0;          // of the newest checkpoint
   uint64_t committed_optimizer_steps_ = 0;  // when last_commit_ was made
   absl::Time step_began_;

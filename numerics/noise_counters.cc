@@ -186,6 +186,25 @@ absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters)
   return findings.status();
 }
 
+absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters,
+                       std::span<const MadePass> made) {
+  for (const MadePass& pass : made) {
+    if (!policy.Any(pass.phase, pass.direction)) continue;
+    const bool counted =
+        std::any_of(counters.rows().begin(), counters.rows().end(), [&](const auto& counted_row) {
+          const auto& [id, row] = counted_row;
+          return id.phase == pass.phase && id.direction == pass.direction && !IsAqn(id) &&
+                 row.operator_calls > 0;
+        });
+    if (!counted) {
+      return absl::FailedPreconditionError(
+          absl::StrFormat("error is configured in %s %s, but no operator was counted",
+                          PhaseName(pass.phase), DirectionName(pass.direction)));
+    }
+  }
+  return CheckSeen(policy, counters);
+}
+
 absl::Status CheckAqnSeen(const AqnPlan& plan, int num_layers, std::span<const uint64_t> versions,
                           const NoiseCounters& counters) {
   if (versions.empty()) return absl::OkStatus();

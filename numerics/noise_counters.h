@@ -79,6 +79,17 @@ class NoiseCounters {
 // Rows of AQN are not its matter.
 absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters);
 
+// A pass that was made, whatever it counted.
+struct MadePass {
+  Phase phase = Phase::kRollout;
+  Direction direction = Direction::kForward;
+};
+
+// CheckSeen, and FailedPrecondition also for one of `made` that the policy perturbs and in which no
+// operator was counted at all: counters that are empty say nothing of the noise.
+absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters,
+                       std::span<const MadePass> made);
+
 // The same of AQN in the rollouts of one step. versions: those that sampled any token of what was
 // counted; with none there is nothing to see. FailedPrecondition, naming the row, where the weight
 // of a layer's norms (or of the final one) has sigma * multiplier > 0 in one of the versions, but

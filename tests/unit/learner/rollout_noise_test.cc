@@ -62,7 +62,8 @@ v1::InjectionCount* Row(RolloutGroup* group, const std::string& op, int layer) {
 absl::Status Check(const ClosedBatch& batch, double scale,
                    numerics::NoiseCounters* counters = nullptr) {
   numerics::NoiseCounters own;
-  return AddCheckedRolloutCounts(batch, PolicyOf(scale), {}, kLayers,
+  CountsByWorker by_worker;
+  return AddCheckedRolloutCounts(batch, PolicyOf(scale), {}, kLayers, &by_worker,
                                  counters == nullptr ? &own : counters);
 }
 
@@ -131,6 +132,41 @@ TEST(RolloutNoiseTest, ACountThatMeansNothingHereIsWrongAndNotPassedOver) {
   }
 }
 
+TEST(RolloutNoiseTest, AWorkerInWhoseGroupsARareErrorNeverStrikesIsSeenInTime) {
+  const auto spikes = numerics::NoisePolicy::Create({.enabled = true,
+                                                     .error_type = numerics::ErrorType::kSpike,
+                                                     .fault_magnitude = 1.0,
+                                                     .spike_probability = 0.001},
+                                                    {.num_layers = kLayers});
+  ASSERT_THAT(spikes, IsOk());
+  // 45 spikes would be expected in each row of a group: too few to judge one by itself.
+  const auto group_of = [](uint64_t index, const char* worker, uint64_t changed) {
+    RolloutGroup group = GroupWith(index, {1, 0});
+    group.worker = worker;
+    for (int layer = 0; layer < kLayers; ++layer) {
+      for (const char* op : kLinears) {
+        v1::InjectionCount count = CountOf(op, layer, 45'000);
+        count.set_elements_changed(changed);
+        group.injections.push_back(count);
+      }
+    }
+    return group;
+  };
+  CountsByWorker by_worker;
+  absl::Status status;
+  uint64_t index = 0;
+  while (status.ok() && index < 30) {
+    ClosedBatch batch;
+    batch.train = {group_of(index, "honest", 45), group_of(index + 1, "silent", 0)};
+    index += 1;
+    numerics::NoiseCounters counters;
+    status = AddCheckedRolloutCounts(batch, *spikes, {}, kLayers, &by_worker, &counters);
+  }
+  EXPECT_EQ(index, 23u) << "a thousand spikes are due in its 23rd group";
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kFailedPrecondition,
+                               AllOf(HasSubstr("of silent"), HasSubstr("none of"))));
+}
+
 TEST(RolloutNoiseTest, AqnIsCheckedGroupByGroupAgainstTheVersionsThatSampledIt) {
   const numerics::AqnPlan aqn = {.enabled = true,
                                  .schedule = numerics::AqnSchedule::kGlobal,
@@ -149,7 +185,8 @@ TEST(RolloutNoiseTest, AqnIsCheckedGroupByGroupAgainstTheVersionsThatSampledIt) 
     ClosedBatch batch;
     batch.train = std::move(groups);
     numerics::NoiseCounters counters;
-    return AddCheckedRolloutCounts(batch, PolicyOf(0.0), aqn, kLayers, &counters);
+    CountsByWorker by_worker;
+    return AddCheckedRolloutCounts(batch, PolicyOf(0.0), aqn, kLayers, &by_worker, &counters);
   };
   EXPECT_THAT(check({with_norms(1, 3, 0), with_norms(2, 5, 100)}), IsOk());
   EXPECT_THAT(check({with_norms(1, 5, 100), with_norms(2, 5, 0)}),

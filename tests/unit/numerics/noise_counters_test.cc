@@ -59,6 +59,19 @@ TEST(CheckSeen, AcceptsWhatThePolicySays) {
   EXPECT_TRUE(CheckSeen(policy, NoiseCounters()).ok());
 }
 
+TEST(CheckSeen, APassThatWasMadeAndCountedNothingIsNamed) {
+  const NoisePolicy policy = Make({.enabled = true, .error_scale = 0.1});
+  const MadePass rollout[] = {{Phase::kRollout, Direction::kForward}};
+  const MadePass both[] = {{Phase::kRollout, Direction::kForward},
+                           {Phase::kTrain, Direction::kBackward}};
+  EXPECT_TRUE(CheckSeen(policy, FullRollout(policy), rollout).ok());
+  EXPECT_THAT(std::string(CheckSeen(policy, NoiseCounters(), rollout).message()),
+              HasSubstr("rollout forward"));
+  EXPECT_THAT(std::string(CheckSeen(policy, FullRollout(policy), both).message()),
+              HasSubstr("train backward"));
+  EXPECT_TRUE(CheckSeen(NoisePolicy(), NoiseCounters(), both).ok()) << "nothing is configured";
+}
+
 TEST(CheckSeen, NamesAConfiguredRowThatWasNotPerturbed) {
   const NoisePolicy policy = Make(Spec());
   const NoiseRowId clean = {Phase::kTrain, Direction::kBackward, 3, Operator::kUp,
