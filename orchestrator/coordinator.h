@@ -106,6 +106,9 @@ class Coordinator final {
   // Whether the run is over, its summary written, every member gone, and whoever watches has been
   // told by GetStatus (or has not asked for some seconds): the process may end.
   bool MayExit();
+  // Whether a process that is asked to stop may do so at once: the run goes on (members wait for
+  // the next orchestrator), or every member has heard of its end and left.
+  bool NobodyWaits();
   v1::RunState state();
   std::vector<v1::Peer> LiveMembers();  // with healthy set
   absl::Status VerifyAccounting();

@@ -175,6 +175,11 @@ bool Coordinator::MayExit() {
   return now - born_ >= kLinger && (end_told_ || now - summarized_at_ >= kLinger);
 }
 
+bool Coordinator::NobodyWaits() {
+  absl::MutexLock lock(&mutex_);
+  return ended_ == Ended::kNo || members_.empty();
+}
+
 v1::RunState Coordinator::state() {
   absl::MutexLock lock(&mutex_);
   return State();

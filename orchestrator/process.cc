@@ -17,6 +17,9 @@ namespace {
 
 constexpr absl::Duration kDrain = absl::Seconds(2);
 constexpr absl::Duration kShortestSleep = absl::Milliseconds(20);
+// Members hear of the run's end with their next heartbeat. Who launched us may not know of all, so
+// asks us to stop when its own have left; the others would wait for us, for minutes.
+constexpr absl::Duration kLastWord = absl::Seconds(5);
 
 // `listen` with the recorded port where it asks for any.
 absl::StatusOr<base::HostPort> ListenAt(const std::string& listen, const std::string& recorded) {
@@ -147,13 +150,18 @@ absl::Status OrchestratorProcess::Run(base::StopToken* stop) {
     absl::MutexLock lock(&mutex_);
     changed_ = true;
   });
-  while (!stop->StopRequested() && !coordinator_->MayExit()) {
+  absl::Time stay_until = absl::InfiniteFuture();
+  while (!coordinator_->MayExit()) {
+    if (stop->StopRequested()) {
+      stay_until = std::min(stay_until, base::SystemClock()->Now() + kLastWord);
+      if (coordinator_->NobodyWaits() || base::SystemClock()->Now() >= stay_until) break;
+    }
     const absl::Time due = coordinator_->Tick();
     waiters_->LookAgain();
     WriteSummaryIfDue();
     const absl::Time now = base::SystemClock()->Now();
     const absl::Time next =
-        std::max(std::min(due, waiters_->AnswerOverdue(now)), now + kShortestSleep);
+        std::max(std::min({due, waiters_->AnswerOverdue(now), stay_until}), now + kShortestSleep);
     absl::MutexLock lock(&mutex_);
     base::SystemClock()->AwaitUntil(&mutex_, absl::Condition(&changed_), next);
     changed_ = false;

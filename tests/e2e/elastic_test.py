@@ -56,6 +56,22 @@ class Elastic(RunTestCase):
             expired = run.ledger("SELECT COUNT(*) FROM attempts WHERE ending = 7")
             self.assertEqual(expired, [(0,)], "who drains hands back, nothing expires")
 
+    def test_a_worker_that_joined_by_hand_hears_of_the_end(self):
+        # Its heartbeat comes long after temper's own processes have gone.
+        slow = {"orchestrator": {"heartbeat_seconds": 2.0, "member_timeout_seconds": 10.0},
+                "trainer": {"total_updates": 3}, "eval": {"enabled": False}}
+        with Run("by_hand_to_the_end", slow) as run:
+            run.start("local.rollout_workers=0")
+            run.await_event("version_out", version=0)
+            by_hand = subprocess.Popen(
+                [BIN / "temper-rollout-worker", "--join", run.record()["address"],
+                 "--member-id", "by-hand", "--log-file", run.folder / "by-hand.log"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            self.addCleanup(by_hand.kill)
+            run.finish()
+            self.assertEqual(by_hand.wait(10), 0)
+            self.check_ended_clean(run)
+
     def test_kill_9_of_temper_leaves_no_process(self):
         with Run("orphans", LONG) as run:
             run.start("local.rollout_workers=2")

@@ -216,6 +216,26 @@ TEST(Recovery, WhatWasSampledAheadOfTheLastStepEndsWithTheRun) {
   EXPECT_EQ(run.Admit(ahead.train(2).ref()).ending(), v1::ENDING_DRAINED) << "said late";
 }
 
+TEST(Recovery, WhoIsStillThereIsWaitedForOnceTheRunIsOver) {
+  TestRun run;
+  run.BeginTraining();
+  EXPECT_TRUE(run->NobodyWaits()) << "members wait for the next orchestrator of a run that goes on";
+  v1::StopRunRequest stop;
+  stop.set_run_id("run");
+  v1::StopRunReply stopped;
+  ASSERT_THAT(run->StopRun(stop, &stopped), IsOk());
+  for (const char* member : {"reward", "learner", "w1"}) {
+    EXPECT_FALSE(run->NobodyWaits());
+    v1::LeaveRequest leave;
+    leave.set_run_id("run");
+    leave.set_member_id(member);
+    leave.set_incarnation(1);
+    v1::LeaveReply reply;
+    ASSERT_THAT(run->Leave(leave, &reply), IsOk());
+  }
+  EXPECT_TRUE(run->NobodyWaits());
+}
+
 TEST(Recovery, ADamagedNumberInTheLedgerIsCorruptDataAndNotTheEndOfTheProcess) {
   TestRun run;
   ASSERT_THAT(run.store().PutFact("desired_rollout_worker", "many"), IsOk());
