@@ -44,8 +44,9 @@ class OrchestratorProcess final {
   const std::string& address() const { return server_->address(); }
   const std::string& metrics_address() const { return endpoint_->address(); }
 
-  // Ticks until the run has ended and every member is gone, or `stop` is raised; then drains and
-  // closes. Returns: OK; Aborted with the reason if the run failed.
+  // Ticks until the run has ended and every member is gone, or `stop` is raised (where the run is
+  // over, up to 5 s longer, for members that have not heard of it); then drains and closes.
+  // Returns: OK; Aborted with the reason if the run failed.
   absl::Status Run(base::StopToken* stop);
 
  private:
