@@ -69,6 +69,8 @@ absl::StatusOr<std::unique_ptr<RunLock>> PrepareRunDirectory(
     const v1::RunConfig& config, const std::string& recipe,
     const std::vector<std::string>& overrides, bool resume) {
   const std::string& run_dir = config.run_dir();
+  // A mistyped folder is not made.
+  if (resume && !base::PathExists(run_dir)) return CheckResumable(config);
   TEMPER_ASSIGN_OR_RETURN(std::unique_ptr<RunLock> lock, RunLock::Take(run_dir));
   if (resume) {
     TEMPER_RETURN_IF_ERROR(CheckResumable(config));

@@ -58,6 +58,23 @@ absl::StatusOr<Recorded> ReadRecorded(const std::string& run_dir) {
   return recorded;
 }
 
+namespace {
+
+// A supervisor's restart begins a run where none was (its first start), but not in place of one
+// whose ledger is gone: only a person's resume restores that.
+absl::Status CheckNotLost(const std::string& run_dir, const std::string& ledger,
+                          const std::string& run_id_in_ledger) {
+  const absl::StatusOr<Recorded> recorded = ReadRecorded(run_dir);
+  if (!recorded.ok() || recorded->run_id.empty() || !run_id_in_ledger.empty()) {
+    return absl::OkStatus();
+  }
+  return absl::DataLossError(absl::StrCat(ledger, ", the ledger of run ", recorded->run_id,
+                                          ", is gone; --resume auto restores it from the newest "
+                                          "checkpoint"));
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<RunDirectory>> RunDirectory::Open(
     const RunDirectoryOptions& options) {
   const v1::RunConfig& config = options.config;
@@ -71,6 +88,10 @@ absl::StatusOr<std::unique_ptr<RunDirectory>> RunDirectory::Open(
     return absl::InvalidArgumentError(absl::StrCat(
         ledger, " is the ledger of a run: continue it with --resume, or choose another run_dir"));
   }
+  const bool restarted = options.start == StartKind::kRestarted;
+  if (restarted && !base::PathExists(ledger)) {
+    TEMPER_RETURN_IF_ERROR(CheckNotLost(options.run_dir, ledger, ""));
+  }
   std::optional<LedgerRestored> restored;
   if (options.start == StartKind::kResumed && !options.ledger_copy.empty()) {
     TEMPER_ASSIGN_OR_RETURN(restored, RestoreLedgerIfLost({.ledger = ledger,
@@ -83,6 +104,9 @@ absl::StatusOr<std::unique_ptr<RunDirectory>> RunDirectory::Open(
       new RunDirectory(options.run_dir, ledger, std::move(store)));
   directory->restored_ = std::move(restored);
   TEMPER_ASSIGN_OR_RETURN(directory->run_id_, directory->store_->Fact("run_id"));
+  if (restarted) {
+    TEMPER_RETURN_IF_ERROR(CheckNotLost(options.run_dir, ledger, directory->run_id_));
+  }
   TEMPER_RETURN_IF_ERROR(directory->run_id_.empty() ? directory->Begin(config)
                                                     : directory->CompareConfig(config));
   return directory;

@@ -46,9 +46,11 @@ class RunDirectory final {
  public:
   // ledger.db lies in the configuration's state_dir, which is created if missing. The first time,
   // records run_id and configuration in it.
-  // Returns: InvalidArgument (a ledger is there and the start is kNew; the configuration differs
-  // from the one the run began with, with the differences), FailedPrecondition (network file
-  // system, another orchestrator at work), what the store and RestoreLedgerIfLost return.
+  // Returns: DataLoss (kRestarted, and the ledger of the run that orchestrator.json names is gone;
+  // nothing is begun in its place), InvalidArgument (a ledger is there and the start is kNew; the
+  // configuration differs from the one the run began with, with the differences),
+  // FailedPrecondition (network file system, another orchestrator at work), what the store and
+  // RestoreLedgerIfLost return.
   static absl::StatusOr<std::unique_ptr<RunDirectory>> Open(const RunDirectoryOptions& options);
   const std::string& run_dir() const { return run_dir_; }
   const std::string& run_id() const { return run_id_; }

@@ -134,6 +134,7 @@ absl::Status SqlDatabase::Script(const char* sql) {
 
 absl::Status CopyDatabase(const std::string& path, const std::string& copy) {
   sqlite3* handle = nullptr;
+  errno = 0;
   int code =
       sqlite3_open_v2(path.c_str(), &handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr);
   sqlite3_stmt* statement = nullptr;
@@ -143,6 +144,7 @@ absl::Status CopyDatabase(const std::string& path, const std::string& copy) {
   }
   if (code == SQLITE_OK) {
     sqlite3_bind_text(statement, 1, copy.data(), static_cast<int>(copy.size()), SQLITE_TRANSIENT);
+    errno = 0;
     code = sqlite3_step(statement);
     if (code == SQLITE_DONE) code = SQLITE_OK;
   }

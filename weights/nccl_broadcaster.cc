@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -128,6 +129,7 @@ struct NcclBroadcaster::Impl {
   cudaStream_t stream = nullptr;
   void* buffer = nullptr;  // device memory of the largest bucket so far
   uint64_t buffer_bytes = 0;
+  std::optional<uint64_t> carried;  // the newest version that this member has taken or let pass
   base::StopToken aborted;
   absl::Mutex mutex;
   std::string abort_reason ABSL_GUARDED_BY(mutex);
@@ -188,6 +190,11 @@ absl::Status NcclBroadcaster::Receive(VersionAssembler* assembler, absl::Time de
   TEMPER_RETURN_IF_ERROR(FromCuda(cudaSetDevice(impl_->options.device), "cudaSetDevice"));
   const v1::Manifest& manifest = assembler->manifest();
   while (true) {
+    // What has passed does not come again, whoever waits for it.
+    if (impl_->carried.has_value() && *impl_->carried >= manifest.version()) {
+      return absl::NotFoundError(
+          absl::StrCat("version ", *impl_->carried, " came, ", manifest.version(), " is wanted"));
+    }
     const absl::StatusOr<uint64_t> sent = impl_->CarryNumber(0, deadline);
     if (!sent.ok()) return impl_->Fail(sent.status());
     // A collective carries every bucket, wanted or not; those that are verified already stay.
@@ -204,11 +211,8 @@ absl::Status NcclBroadcaster::Receive(VersionAssembler* assembler, absl::Time de
       if (!status.ok()) return impl_->Fail(status);
       if (wanted) verified.Update(assembler->FinishBucket(bucket));
     }
+    impl_->carried = *sent;
     if (*sent == manifest.version()) return verified;
-    if (*sent > manifest.version()) {
-      return absl::NotFoundError(
-          absl::StrCat("version ", *sent, " came, ", manifest.version(), " is wanted"));
-    }
   }
 }
 

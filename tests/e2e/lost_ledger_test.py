@@ -1,6 +1,6 @@
 """A run whose ledger is lost goes on from the copy in its newest checkpoint, with equal results."""
 
-from run_fixture import UNDISTURBED, Run, RunTestCase, main
+from run_fixture import UNDISTURBED, Run, RunTestCase, main, temper
 
 GARBAGE = b"these are not the pages you wrote\n" * 1000
 
@@ -33,6 +33,25 @@ class LostLedger(RunTestCase):
             path.unlink()
         restored = self.check_resumes_equal(run, "there is no")
         self.assertEqual(restored["moved_aside"], "")
+
+    def test_a_restart_by_the_supervisor_begins_nothing_in_its_place(self):
+        run = Run("vanished_ledger")
+        self.addCleanup(run.kill_everything)
+        run.start("local.rollout_workers=2")
+        run.await_step(12)
+        for path in run.dir.glob("ledger.db*"):
+            path.unlink()
+        run.kill("orchestrator-0")
+        run.finish(60, code=4)
+        self.assertIn("--resume auto restores it", run.output.read_text())
+        self.assertFalse((run.dir / "ledger.db").exists(), "nothing took its place")
+        # A learner that stopped without an orchestrator wrote what it had committed, without a copy.
+        for checkpoint in run.dir.glob("checkpoints/step_*"):
+            if not (checkpoint / "state/ledger.db").exists():
+                refused = temper("run", run.dir, "--resume", "auto")
+                self.assertIn(f"{checkpoint} holds no copy", refused.stderr)
+                checkpoint.rename(run.folder / checkpoint.name)
+        self.check_resumes_equal(run, "there is no")
 
     def test_overwritten_it_is_moved_aside_and_restored(self):
         run = self.killed_in_the_middle("overwritten_ledger")

@@ -79,6 +79,12 @@ TEST_F(RunDirectoryTest, ALedgerThatIsGoneIsTakenFromTheNewestCheckpointOrSaidTo
   EXPECT_EQ(LedgerCopyToResume(config).value_or("?"), "");
 }
 
+TEST_F(RunDirectoryTest, AFolderThatIsNotThereIsNotMadeByAResume) {
+  const auto resumed = PrepareRunDirectory(Config(), Path("recipe.yaml"), {}, true);
+  EXPECT_EQ(resumed.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_FALSE(base::PathExists(Path("run")));
+}
+
 TEST_F(RunDirectoryTest, ARunIsLedByOneTemperAtATime) {
   auto first = PrepareRunDirectory(Config(), Path("recipe.yaml"), {}, false);
   ASSERT_TRUE(first.ok()) << first.status();
