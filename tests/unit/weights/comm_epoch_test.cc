@@ -255,8 +255,8 @@ class FaultyRun {
     members_[name] = FakeMember();
     runner_.Join(name);
   }
-  void Leave(const std::string& name) {
-    alive_.erase(std::string(name));
+  void Leave(std::string name) {  // by value: it may be one of alive_
+    alive_.erase(name);
     runner_.Leave(name);
   }
 
