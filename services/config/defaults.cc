@@ -74,6 +74,7 @@ void FillNoisyOps(v1::NoisyOpsConfig* n) {
   SET(n, spike_probability, 0.001);
   SET(n, deadzone_threshold, 0.01);
   SET(n, relative, false);
+  SET(n, gaussian, "exact");
 }
 
 void FillHwErrorInjection(v1::HwErrorInjectionConfig* h) {
@@ -100,10 +101,18 @@ void FillNoiseInjection(v1::NoiseInjectionConfig* n) {
   SET(layers, enabled, false);
   SET(layers, default_multiplier, 1.0);
   SET(layers, preset, "");
+  SET(layers, scan_file, "");
   SET(n, sigma_mode, "absolute");
   SET(n, draw, "per_version");
   SET(n, where, "rollout");
   SET(n, final_norm, true);
+  SET(n, force, false);
+}
+
+void FillLora(v1::LoraConfig* l) {
+  SET(l, enabled, false);
+  SET(l, rank, 32);
+  SET(l, alpha, 16.0);
 }
 
 // T = E P unless given; what is missing follows from what is there.
@@ -141,6 +150,7 @@ void FillTrainer(v1::RunConfig* config) {
   FillNoisyOps(t->mutable_noisy_ops());
   FillHwErrorInjection(t->mutable_hw_error_injection());
   FillNoiseInjection(t->mutable_noise_injection());
+  FillLora(t->mutable_lora());
   SET(t, learner_noise, "same");
   SET(t, null_arm, false);
   SET(t, gap_probe_groups, 2);

@@ -225,6 +225,15 @@ std::vector<std::string> Unbuilt(const v1::RunConfig& config) {
        absl::StrCat("trainer.noise_injection.draw ", t.noise_injection().draw()));
   note(t.noise_injection().enabled() && t.noise_injection().where() != "rollout",
        absl::StrCat("trainer.noise_injection.where ", t.noise_injection().where()));
+  note(t.noisy_ops().enabled() && t.noisy_ops().gaussian() != "exact",
+       absl::StrCat("trainer.noisy_ops.gaussian ", t.noisy_ops().gaussian()));
+  note(t.noise_injection().enabled() && !t.noise_injection().target_modules().empty(),
+       "trainer.noise_injection.target_modules");
+  note(t.noise_injection().enabled() && t.noise_injection().force(),
+       "trainer.noise_injection.force");
+  note(!t.noise_injection().layer_sigma_config().scan_file().empty(),
+       "trainer.noise_injection.layer_sigma_config.scan_file");
+  note(t.lora().enabled(), "trainer.lora");
   note(t.dapo().kl_coefficient() != 0, "trainer.dapo.kl_coefficient above 0 (a reference model)");
   note(config.rollout().device() == "cuda" || t.device() == "cuda", "device cuda");
   note(config.rollout().kv_after_swap() == "recompute", "rollout.kv_after_swap recompute");

@@ -70,11 +70,15 @@ READERS = {
         RolloutConfig top_p top_k min_p device kv_after_swap
         TrainerConfig device
         DapoConfig kl_coefficient
+        NoisyOpsConfig gaussian
+        NoiseInjectionConfig target_modules force
+        LayerSigmaConfig scan_file
         HwErrorInjectionConfig enabled error_type injection_point apply_during
         WeightsConfig broadcaster""",
 }
 # Messages that are refused whole, by this expression of Unbuilt.
-REFUSED_WHOLE = {"HwErrorInjectionConfig": "t.hw_error_injection().enabled()"}
+REFUSED_WHOLE = {"HwErrorInjectionConfig": "t.hw_error_injection().enabled()",
+                 "LoraConfig": "t.lora().enabled()"}
 
 # Structs between configuration and use: every member is looked at outside of the file that fills it.
 OPTIONS = {"learner/learner_options.h": ("LearnerOptions", "learner"),
