@@ -6,6 +6,7 @@
 #include "services/base/file_parts.h"
 #include "services/base/files.h"
 #include "services/base/status_macros.h"
+#include "services/rpc/file_stream.h"
 #include "services/rpc/status.h"
 
 namespace temper::learner {
@@ -23,21 +24,9 @@ absl::Status ReadSnapshot(Stub* stub, const v1::SnapshotLedgerRequest& request,
   TEMPER_ASSIGN_OR_RETURN(const auto writer, base::AtomicFileWriter::Create(path));
   base::FilePartsCheck check({{"ledger.db", kMaxLedgerBytes}});
   const auto stream = stub->SnapshotLedger(context, request);
-  v1::FileChunk chunk;
-  absl::Status taken;
-  while (taken.ok() && stream->Read(&chunk)) {
-    taken = check.Add({.name = chunk.name(),
-                       .offset_bytes = chunk.offset_bytes(),
-                       .size_bytes = chunk.size_bytes(),
-                       .xxh3 = chunk.xxh3(),
-                       .payload = chunk.payload()});
-    if (taken.ok()) taken = writer->Append(chunk.payload());
-  }
-  if (!taken.ok()) context->TryCancel();
-  const absl::Status ended = rpc::FromGrpcStatus(stream->Finish());
-  TEMPER_RETURN_IF_ERROR(taken);
-  TEMPER_RETURN_IF_ERROR(ended);
-  TEMPER_RETURN_IF_ERROR(check.Finish());
+  TEMPER_RETURN_IF_ERROR(rpc::ReadFileParts<v1::FileChunk>(
+      stream.get(), context, &check,
+      [&](const v1::FileChunk& chunk) { return writer->Append(chunk.payload()); }));
   if (check.whole().empty()) return absl::DataLossError("the stream of the ledger was empty");
   return writer->Commit();
 }
@@ -109,8 +98,10 @@ absl::Status OrchestratorClient::FormBroadcastGroup(const v1::FormBroadcastGroup
 absl::Status OrchestratorClient::EndBroadcastGroup(const v1::EndBroadcastGroupRequest& request,
                                                    absl::Time deadline) {
   v1::EndBroadcastGroupReply reply;
-  return rpc::CallUnary(stub_.get(), &Stub::EndBroadcastGroup, request, &reply,
-                        Call("EndBroadcastGroup", deadline));
+  // Said while stopping too, as StopRun is.
+  rpc::CallOptions call = Call("EndBroadcastGroup", deadline);
+  call.stop = nullptr;
+  return rpc::CallUnary(stub_.get(), &Stub::EndBroadcastGroup, request, &reply, call);
 }
 
 absl::Status OrchestratorClient::SnapshotLedger(const v1::SnapshotLedgerRequest& request,

@@ -1,13 +1,22 @@
 #include "learner/publisher.h"
 
+#include <algorithm>
 #include <span>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "model/io/loader.h"
 #include "services/base/status_macros.h"
 
 namespace temper::learner {
+namespace {
+
+// An evaluation may hold a version back for long; the group that will carry it may be another by
+// then, so the manifest is made anew so often.
+constexpr absl::Duration kSameEpoch = absl::Seconds(5);
+
+}  // namespace
 
 absl::StatusOr<std::shared_ptr<const weights::WeightVersion>> Publisher::Build(
     uint64_t version, const model::ModelConfig& config, const model::TensorViewMap& tensors) const {
@@ -36,16 +45,23 @@ absl::StatusOr<std::shared_ptr<const weights::WeightVersion>> Publisher::Build(
 absl::StatusOr<v1::RunState> Publisher::Publish(
     std::shared_ptr<const weights::WeightVersion> version) {
   const absl::Time deadline = absl::Now() + options_.patience;
-  if (group_ != nullptr) version = version->WithCommEpoch(group_->CarryingEpoch());
-  v1::PublishManifestRequest request;
-  *request.mutable_manifest() = version->manifest();
-  request.set_learner_incarnation(options_.incarnation);
-  TEMPER_RETURN_IF_ERROR(root_->Send(version, deadline));
-  TEMPER_ASSIGN_OR_RETURN(const v1::PublishManifestReply reply,
-                          orchestrator_->PublishManifest(request, deadline));
-  // Not before: members come for a version once they have its manifest.
-  if (group_ != nullptr) group_->VersionOut(std::move(version));
-  return reply.state();
+  while (true) {
+    if (group_ != nullptr) version = version->WithCommEpoch(group_->CarryingEpoch());
+    TEMPER_RETURN_IF_ERROR(root_->Send(version, deadline));
+    v1::PublishManifestRequest request;
+    *request.mutable_manifest() = version->manifest();
+    request.set_learner_incarnation(options_.incarnation);
+    const absl::StatusOr<v1::PublishManifestReply> reply =
+        orchestrator_->PublishManifest(request, std::min(deadline, absl::Now() + kSameEpoch));
+    if (reply.ok()) {
+      // Not before: members come for a version once they have its manifest.
+      if (group_ != nullptr) group_->VersionOut(std::move(version));
+      return reply->state();
+    }
+    const bool again =
+        absl::IsUnavailable(reply.status()) || absl::IsDeadlineExceeded(reply.status());
+    if (!again || absl::Now() >= deadline) return reply.status();
+  }
 }
 
 }  // namespace temper::learner

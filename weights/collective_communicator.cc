@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
@@ -76,6 +77,12 @@ class CollectiveCommunicator::Worker final {
     {
       absl::MutexLock lock(&mutex_);
       ended = mutex_.AwaitWithDeadline(absl::Condition(&ended_), deadline);
+      if (!ended) {
+        // What a hook uses may go when this returns; all of them come back by themselves.
+        const auto outside = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !in_hook_; };
+        mutex_.Await(absl::Condition(&outside));
+        ended = ended_;
+      }
       abandoned_ = !ended;
     }
     ended ? thread_.join() : thread_.detach();
@@ -93,13 +100,12 @@ class CollectiveCommunicator::Worker final {
           Broadcast(*task);
           break;
         case Task::Kind::kAbort:
-          Drop();
-          if (!Abandoned()) options_->hooks.end(task->comm_epoch);
+          End(task->comm_epoch);
           Answer(Task::Kind::kAbort, absl::OkStatus(), {});
           break;
       }
     }
-    Drop();
+    if (announced_ != 0) End(announced_);
     absl::MutexLock lock(&mutex_);
     ended_ = true;
   }
@@ -114,9 +120,28 @@ class CollectiveCommunicator::Worker final {
     return std::exchange(task_, std::nullopt);
   }
 
-  bool Abandoned() {
+  // Runs `hook`, unless what it uses may be gone; false then.
+  bool CallHook(absl::FunctionRef<void()> hook) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (abandoned_) return false;
+      in_hook_ = true;
+    }
+    hook();
     absl::MutexLock lock(&mutex_);
-    return abandoned_;
+    in_hook_ = false;
+    return true;
+  }
+
+  // Gives up the rank and makes known that the epoch is over.
+  void End(uint64_t comm_epoch) {
+    {
+      std::shared_ptr<Collective> collective;
+      absl::MutexLock lock(&mutex_);
+      collective.swap(collective_);
+    }
+    announced_ = 0;
+    CallHook([&] { options_->hooks.end(comm_epoch); });
   }
 
   // Takes the rank where an abort finds it; false if the epoch ends already.
@@ -125,12 +150,6 @@ class CollectiveCommunicator::Worker final {
     if (aborting_ || abandoned_) return false;
     collective_ = std::move(collective);
     return true;
-  }
-
-  void Drop() {
-    std::shared_ptr<Collective> collective;
-    absl::MutexLock lock(&mutex_);
-    collective.swap(collective_);
   }
 
   void Form(const Task& task) {
@@ -149,13 +168,18 @@ class CollectiveCommunicator::Worker final {
         options_->back_end->Join(
             {.id = id, .rank = 0, .world_size = static_cast<int>(task.members.size()) + 1}));
     if (!Hold(collective)) return absl::AbortedError("the epoch ends");
-    TEMPER_RETURN_IF_ERROR(options_->hooks.announce(task.comm_epoch, id, task.members, deadline));
+    announced_ = task.comm_epoch;  // also where the answer to it is lost
+    absl::Status announced = absl::AbortedError("abandoned");
+    CallHook(
+        [&] { announced = options_->hooks.announce(task.comm_epoch, id, task.members, deadline); });
+    TEMPER_RETURN_IF_ERROR(announced);
     return collective->Form(deadline);
   }
 
   void Broadcast(const Task& task) {
     const std::shared_ptr<Collective> collective = Held();
-    const std::shared_ptr<const WeightVersion> version = options_->hooks.find(task.version);
+    std::shared_ptr<const WeightVersion> version;
+    if (!CallHook([&] { version = options_->hooks.find(task.version); })) return;
     absl::Status status;
     if (collective == nullptr || version == nullptr) {
       status = absl::NotFoundError(absl::StrCat("version ", task.version, " cannot be sent"));
@@ -195,17 +219,19 @@ class CollectiveCommunicator::Worker final {
                    .error = status.ToString(),
                    .lost = std::move(lost)};
     }
-    if (options_->hooks.progressed) options_->hooks.progressed();
+    if (options_->hooks.progressed) CallHook([this] { options_->hooks.progressed(); });
   }
 
   const std::shared_ptr<const CommunicatorOptions> options_;
   std::thread thread_;
   std::vector<std::string> members_;  // of the group, by rank from 1; the thread's own
+  uint64_t announced_ = 0;            // epoch that members may know of; the thread's own
   absl::Mutex mutex_;
   std::optional<Task> task_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<Collective> collective_ ABSL_GUARDED_BY(mutex_);  // shared with who aborts it
   CommProgress progress_ ABSL_GUARDED_BY(mutex_);
   bool aborting_ ABSL_GUARDED_BY(mutex_) = false;  // what the call in flight comes to is dropped
+  bool in_hook_ ABSL_GUARDED_BY(mutex_) = false;
   bool quit_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   bool abandoned_ ABSL_GUARDED_BY(mutex_) = false;

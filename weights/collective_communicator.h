@@ -45,15 +45,15 @@ struct CommunicatorOptions {
 class CollectiveCommunicator final : public Communicator {
  public:
   explicit CollectiveCommunicator(CommunicatorOptions options);
-  // Aborts what is in flight and joins the thread; one that does not come back within close_timeout
-  // is abandoned as by Abandon.
+  // Aborts what is in flight, tells of the end of the epoch it holds, and joins the thread; one
+  // that does not come back within close_timeout is abandoned as by Abandon.
   ~CollectiveCommunicator() override;
 
   void BeginForm(uint64_t comm_epoch, const std::vector<std::string>& members) override;
   void BeginBroadcast(uint64_t comm_epoch, uint64_t version) override;
   void BeginAbort(uint64_t comm_epoch) override;
-  // The thread is left to itself with all that it holds, and calls no hook any more once its call
-  // has come back. The next BeginForm begins a new one.
+  // The thread is left to itself with all that it holds; a hook that it is in is waited for, and no
+  // other is called. The next BeginForm begins a new one.
   void Abandon(uint64_t comm_epoch) override;
   CommProgress Poll() override;
 

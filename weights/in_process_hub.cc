@@ -1,5 +1,6 @@
 #include "weights/in_process_hub.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -48,6 +49,10 @@ class InProcessHub::MemberSide final : public BroadcastMember {
 
   absl::Status Receive(VersionAssembler* assembler, absl::Time deadline) override {
     const uint64_t wanted = assembler->manifest().version();
+    if (carried_.has_value() && wanted <= *carried_) {
+      return absl::NotFoundError(
+          absl::StrCat("version ", *carried_, " came, ", wanted, " is wanted"));
+    }
     std::shared_ptr<const WeightVersion> version;
     uint64_t round = 0;
     {
@@ -67,6 +72,7 @@ class InProcessHub::MemberSide final : public BroadcastMember {
     absl::Status status = Copy(*version, assembler);
     absl::MutexLock lock(&state_->mutex);
     // What was broadcast is past for this member even if it is of no use to it.
+    carried_ = version->manifest().version();
     if (state_->round == round) state_->taken.insert(number_);
     return status;
   }
@@ -97,6 +103,7 @@ class InProcessHub::MemberSide final : public BroadcastMember {
   }
 
   const std::shared_ptr<State> state_;
+  std::optional<uint64_t> carried_;  // the newest version that has come
   const int number_;
   base::Clock* const clock_;
 };

@@ -6,6 +6,7 @@
 #include "services/base/file_parts.h"
 #include "services/base/status_macros.h"
 #include "services/rpc/client.h"
+#include "services/rpc/file_stream.h"
 #include "services/rpc/status.h"
 #include "temper/v1/weights.grpc.pb.h"
 
@@ -20,26 +21,17 @@ absl::StatusOr<ModelFiles> PullModelFiles(const ModelFilePull& pull) {
   ModelFiles files;
   const auto read_stream = [&](grpc::ClientContext* context) {
     const auto stream = stub->PullModelFiles(context, request);
-    v1::FileChunk chunk;
-    absl::Status taken;
-    while (taken.ok() && stream->Read(&chunk)) {
-      taken = check.Add({.name = chunk.name(),
-                         .offset_bytes = chunk.offset_bytes(),
-                         .size_bytes = chunk.size_bytes(),
-                         .xxh3 = chunk.xxh3(),
-                         .payload = chunk.payload()});
-      if (taken.ok()) files[chunk.name()].append(chunk.payload());
-    }
-    if (!taken.ok()) context->TryCancel();
-    const grpc::Status ended = stream->Finish();
-    return taken.ok() ? ended : rpc::ToGrpcStatus(taken);
+    return rpc::ToGrpcStatus(rpc::ReadFileParts<v1::FileChunk>(
+        stream.get(), context, &check, [&](const v1::FileChunk& chunk) {
+          files[chunk.name()].append(chunk.payload());
+          return absl::OkStatus();
+        }));
   };
   TEMPER_RETURN_IF_ERROR(rpc::CallWithRetries({.method = "PullModelFiles",
                                                .timeout = pull.timeout,
                                                .stop = pull.stop,
                                                .metrics = pull.metrics},
                                               read_stream));
-  TEMPER_RETURN_IF_ERROR(check.Finish());
   TEMPER_RETURN_IF_ERROR(CheckModelFiles(files));
   return files;
 }

@@ -122,6 +122,10 @@ absl::Status SharedMemoryCollective::AwaitMembers(absl::FunctionRef<bool(int ran
   const auto all_done = [&] {
     waited_for.clear();
     for (int rank = 1; rank < world_size_; ++rank) {
+      // From the moment it is there: a pid may be another process's later.
+      std::unique_ptr<ProcessWatch>& watch = watches_[static_cast<size_t>(rank)];
+      const int32_t pid = header.ranks[static_cast<size_t>(rank)].pid.load();
+      if (watch == nullptr && pid != 0) watch = std::make_unique<ProcessWatch>(pid);
       if (!done(rank)) waited_for.push_back(rank);
     }
     return waited_for.empty();
@@ -129,12 +133,11 @@ absl::Status SharedMemoryCollective::AwaitMembers(absl::FunctionRef<bool(int ran
   const auto trouble = [&]() -> absl::Status {
     std::vector<int> gone;
     for (const int rank : waited_for) {
-      const SegmentHeader::Rank& slot = header.ranks[static_cast<size_t>(rank)];
-      std::unique_ptr<ProcessWatch>& watch = watches_[static_cast<size_t>(rank)];
-      if (watch == nullptr && slot.pid.load() != 0) {
-        watch = std::make_unique<ProcessWatch>(slot.pid.load());
-      }
-      if (slot.left.load() != 0 || (watch != nullptr && watch->Gone())) gone.push_back(rank);
+      const std::unique_ptr<ProcessWatch>& watch = watches_[static_cast<size_t>(rank)];
+      const bool left = header.ranks[static_cast<size_t>(rank)].left.load() != 0 ||
+                        (watch != nullptr && watch->Gone());
+      // Looked at again: it may have been done and have left since.
+      if (left && !done(rank)) gone.push_back(rank);
     }
     if (gone.empty()) return absl::OkStatus();
     waited_for = gone;

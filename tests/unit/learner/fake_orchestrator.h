@@ -23,6 +23,8 @@ class FakeOrchestrator final : public learner::OrchestratorLink {
  public:
   // Called when a version is out, on the caller's thread.
   std::function<void(const v1::Manifest&)> on_publish;
+  // What PublishManifest answers unless OK.
+  std::function<absl::Status(const v1::Manifest&)> hold_publishing;
   // The version whose publishing raises a stop and is cancelled by it, if any.
   std::optional<uint64_t> cancel_publish_of;
   std::function<void()> on_cancelled_publish;
@@ -89,6 +91,9 @@ class FakeOrchestrator final : public learner::OrchestratorLink {
     {
       absl::MutexLock lock(&mutex_);
       manifests_.push_back(request.manifest());
+    }
+    if (hold_publishing) {
+      if (absl::Status held = hold_publishing(request.manifest()); !held.ok()) return held;
     }
     if (request.manifest().version() == cancel_publish_of) {
       on_cancelled_publish();

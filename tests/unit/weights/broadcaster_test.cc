@@ -199,6 +199,17 @@ TEST_P(BroadcasterTest, CarriesOneVersionAfterAnother) {
   }
 }
 
+TEST_P(BroadcasterTest, AVersionThatHasPassedIsNotWaitedFor) {
+  const auto group = GetParam().make(1);
+  if (group == nullptr) GTEST_SKIP() << GetParam().name << " needs " << GetParam().needs;
+  Broadcast(group.get(), 1, Version(group.get(), 2));
+  const absl::Time begun = absl::Now();
+  auto older = *VersionAssembler::Create(Version(group.get(), 1)->manifest());
+  const absl::Status status = group->member(0)->Receive(older.get(), Soon());
+  EXPECT_TRUE(absl::IsNotFound(status)) << status;
+  EXPECT_LT(absl::Now() - begun, absl::Seconds(10)) << "said at once";
+}
+
 TEST_P(BroadcasterTest, BringsOnlyWhatIsMissing) {
   const auto group = GetParam().make(1);
   if (group == nullptr) GTEST_SKIP() << GetParam().name << " needs " << GetParam().needs;

@@ -2,6 +2,7 @@
 
 #include <deque>
 #include <functional>
+#include <thread>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -185,6 +186,46 @@ TEST_F(CollectiveCommunicatorTest, AnAbortInterruptsAFormingAndASend) {
   communicator_->BeginAbort(2);
   EXPECT_EQ(Await().state, State::kDone);
   EXPECT_THAT(ended(), ElementsAre(1u, 2u));
+}
+
+TEST_F(CollectiveCommunicatorTest, DestructionTellsOfTheEndOfTheEpochItHolds) {
+  Make();
+  communicator_->BeginForm(1, {"a"});
+  Await();
+  communicator_.reset();
+  EXPECT_THAT(ended(), ElementsAre(1u)) << "members would wait for its next version";
+}
+
+TEST_F(CollectiveCommunicatorTest, DestructionAfterAnAbortTellsOfNothingAgain) {
+  Make();
+  communicator_->BeginForm(1, {"a"});
+  Await();
+  communicator_->BeginAbort(1);
+  Await();
+  communicator_.reset();
+  EXPECT_THAT(ended(), ElementsAre(1u));
+}
+
+TEST_F(CollectiveCommunicatorTest, WhatAHookUsesIsNotTakenFromIt) {
+  absl::Notification inside;
+  absl::Notification go_on;
+  bool came_back = false;
+  CollectiveCommunicator communicator(
+      {.back_end = back_end_,
+       .hooks = {.announce =
+                     [&](uint64_t, const std::string&, const auto&, absl::Time) {
+                       inside.Notify();
+                       go_on.WaitForNotification();
+                       came_back = true;
+                       return absl::OkStatus();
+                     },
+                 .end = [](uint64_t) {}}});
+  communicator.BeginForm(1, {"a"});
+  ASSERT_TRUE(inside.WaitForNotificationWithTimeout(kPatience));
+  std::thread later([&] { go_on.Notify(); });
+  communicator.Abandon(1);
+  EXPECT_TRUE(came_back);
+  later.join();
 }
 
 // Calls that heed no abort; the test lets them go at its end.
