@@ -116,6 +116,12 @@ absl::Status Coordinator::CheckLearner(uint64_t incarnation) const {
                    ledger_->timeline(), ", incarnation ", learner_incarnation_, " does"));
 }
 
+absl::Status Coordinator::CheckTimeline(std::string_view what, uint64_t timeline) const {
+  if (timeline == ledger_->timeline()) return absl::OkStatus();
+  return absl::AbortedError(absl::StrCat(std::string(what), " of timeline ", timeline,
+                                         ", this is timeline ", ledger_->timeline()));
+}
+
 v1::RunState Coordinator::State() const {
   switch (ended_) {
     case Ended::kFinished:

@@ -126,7 +126,9 @@ class Coordinator final {
   absl::StatusOr<Member*> CheckMember(const std::string& run_id, const std::string& member_id,
                                       uint64_t incarnation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckLearner(uint64_t incarnation) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status CheckTimeline(uint64_t timeline) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // what: the subject of the error, an Aborted.
+  absl::Status CheckTimeline(std::string_view what, uint64_t timeline) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   v1::RunState State() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsComplete() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -88,6 +88,8 @@ void Coordinator::WatchDisk(absl::Time now) {
                     {"fails_after_seconds", absl::ToDoubleSeconds(kFullDiskPatience)}});
   }
   if (now - full_since_ < kFullDiskPatience) return;
+  // Nothing may have been written since room was made.
+  if (options_.store->ProbeRoom().ok()) return;
   const absl::Status status = End(Ended::kFailed, std::string(full.message()));
   if (!status.ok()) base::LogWarning("run_not_ended", {{"status", status.ToString()}});
 }

@@ -6,17 +6,11 @@
 
 namespace temper::orchestrator {
 
-absl::Status Coordinator::CheckTimeline(uint64_t timeline) const {
-  if (timeline == ledger_->timeline()) return absl::OkStatus();
-  return absl::AbortedError(absl::StrCat("a broadcast group of timeline ", timeline,
-                                         ", this is timeline ", ledger_->timeline()));
-}
-
 absl::Status Coordinator::FormBroadcastGroup(const v1::FormBroadcastGroupRequest& request,
                                              v1::FormBroadcastGroupReply*) {
   absl::MutexLock lock(&mutex_);
   TEMPER_RETURN_IF_ERROR(CheckRun(request.run_id()));
-  TEMPER_RETURN_IF_ERROR(CheckTimeline(request.timeline()));
+  TEMPER_RETURN_IF_ERROR(CheckTimeline("a broadcast group", request.timeline()));
   TEMPER_RETURN_IF_ERROR(CheckLearner(request.learner_incarnation()));
   const uint64_t before = groups_.current_epoch();
   TEMPER_ASSIGN_OR_RETURN(
@@ -35,7 +29,7 @@ absl::Status Coordinator::EndBroadcastGroup(const v1::EndBroadcastGroupRequest& 
                                             v1::EndBroadcastGroupReply*) {
   absl::MutexLock lock(&mutex_);
   TEMPER_RETURN_IF_ERROR(CheckRun(request.run_id()));
-  TEMPER_RETURN_IF_ERROR(CheckTimeline(request.timeline()));
+  TEMPER_RETURN_IF_ERROR(CheckTimeline("a broadcast group", request.timeline()));
   TEMPER_RETURN_IF_ERROR(CheckLearner(request.learner_incarnation()));
   const uint64_t before = groups_.ended;
   groups_ = AfterEnd(std::move(groups_), request.comm_epoch());
@@ -49,7 +43,7 @@ absl::Status Coordinator::GetBroadcastGroup(const v1::GetBroadcastGroupRequest& 
                                             v1::GetBroadcastGroupReply* reply) {
   absl::MutexLock lock(&mutex_);
   TEMPER_RETURN_IF_ERROR(CheckRun(request.run_id()));
-  TEMPER_RETURN_IF_ERROR(CheckTimeline(request.timeline()));
+  TEMPER_RETURN_IF_ERROR(CheckTimeline("a broadcast group", request.timeline()));
   TEMPER_ASSIGN_OR_RETURN(
       *reply, FindSeat(groups_, request.comm_epoch(), request.member_id(), request.incarnation()));
   return absl::OkStatus();

@@ -202,10 +202,7 @@ absl::Status Coordinator::BeginTimeline(const v1::BeginTimelineRequest& request,
 absl::Status Coordinator::MaySnapshot(const v1::SnapshotLedgerRequest& request) {
   absl::MutexLock lock(&mutex_);
   TEMPER_RETURN_IF_ERROR(CheckRun(request.run_id()));
-  if (request.timeline() != ledger_->timeline()) {
-    return absl::AbortedError(absl::StrCat("a copy of the ledger for timeline ", request.timeline(),
-                                           ", this is timeline ", ledger_->timeline()));
-  }
+  TEMPER_RETURN_IF_ERROR(CheckTimeline("a copy of the ledger", request.timeline()));
   return CheckLearner(request.learner_incarnation());
 }
 
@@ -214,11 +211,8 @@ absl::Status Coordinator::PublishManifest(const v1::PublishManifestRequest& requ
   absl::MutexLock lock(&mutex_);
   const v1::Manifest& manifest = request.manifest();
   TEMPER_RETURN_IF_ERROR(CheckRun(manifest.run_id()));
-  if (manifest.timeline() != ledger_->timeline()) {
-    return absl::AbortedError(absl::StrCat("version ", manifest.version(), " of timeline ",
-                                           manifest.timeline(), ", this is timeline ",
-                                           ledger_->timeline()));
-  }
+  TEMPER_RETURN_IF_ERROR(
+      CheckTimeline(absl::StrCat("version ", manifest.version()), manifest.timeline()));
   TEMPER_RETURN_IF_ERROR(CheckLearner(request.learner_incarnation()));
   if (auto known = manifests_.find(manifest.version()); known != manifests_.end()) {
     if (known->second.base_weights_hash() != manifest.base_weights_hash()) {

@@ -288,10 +288,7 @@ absl::Status Coordinator::AcknowledgeWeights(const v1::AcknowledgeWeightsRequest
   absl::MutexLock lock(&mutex_);
   TEMPER_ASSIGN_OR_RETURN(
       Member * worker, CheckMember(request.run_id(), request.member_id(), request.incarnation()));
-  if (request.timeline() != ledger_->timeline()) {
-    return absl::AbortedError(absl::StrCat("weights of timeline ", request.timeline(), ", this is ",
-                                           ledger_->timeline()));
-  }
+  TEMPER_RETURN_IF_ERROR(CheckTimeline("an acknowledgement of weights", request.timeline()));
   auto manifest = manifests_.find(request.version());
   if (manifest == manifests_.end()) {
     reply->set_reason(absl::StrCat("version ", request.version(), " is not (or no longer) known"));

@@ -65,6 +65,7 @@ void LedgerSnapshots::Close() {
     absl::MutexLock lock(&mutex_);
     closed_ = true;
   }
+  cancel_.store(true);
   if (thread_.joinable()) thread_.join();
 }
 
@@ -92,7 +93,7 @@ void LedgerSnapshots::MakeUntilClosed() {
 LedgerSnapshots::Copy LedgerSnapshots::MakeNow() const {
   const std::string path = ledger_path_ + kCopySuffix;
   TEMPER_RETURN_IF_ERROR(base::RemoveAll(path));  // of a process that was killed meanwhile
-  absl::Status status = CopyDatabase(ledger_path_, path);
+  absl::Status status = CopyDatabase(ledger_path_, path, &cancel_);
   if (status.ok()) {
     Copy copy = LedgerCopy::Adopt(path);
     if (copy.ok()) return copy;

@@ -3,6 +3,7 @@
 // Copies of the ledger for the learner's checkpoints, made on a thread of their own: neither the
 // coordinator's lock nor a thread of gRPC waits for the disk.
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -53,7 +54,8 @@ class LedgerSnapshots final {
   // made and after Close.
   void Make(Done done);
 
-  // Ends the thread after the copy that it is making. Call before what `done` uses goes.
+  // Ends the thread; `done` of a copy that it is making is called with Cancelled. Call before what
+  // `done` uses goes.
   void Close();
 
  private:
@@ -61,6 +63,7 @@ class LedgerSnapshots final {
   Copy MakeNow() const;
 
   const std::string ledger_path_;
+  std::atomic<bool> cancel_ = false;
   absl::Mutex mutex_;
   Done wanted_ ABSL_GUARDED_BY(mutex_);  // empty: no copy is being made
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;

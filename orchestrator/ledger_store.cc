@@ -6,6 +6,7 @@ namespace temper::orchestrator {
 namespace {
 
 constexpr uint64_t kSchema = 1;
+constexpr size_t kProbeBytes = 64 << 10;
 constexpr char kTables[] = R"sql(
 CREATE TABLE IF NOT EXISTS facts(name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS numbers(name TEXT PRIMARY KEY, value INTEGER) WITHOUT ROWID;
@@ -97,6 +98,11 @@ absl::Status LedgerStore::CheckIntegrity() {
 
 absl::Status LedgerStore::PutFact(const std::string& name, const std::string& value) {
   return database_->Run("INSERT OR REPLACE INTO facts VALUES(?1, ?2)", name, value);
+}
+
+absl::Status LedgerStore::ProbeRoom() {
+  TEMPER_RETURN_IF_ERROR(PutFact("room_probe", std::string(kProbeBytes, '\0')));
+  return PutFact("room_probe", "");
 }
 
 absl::StatusOr<std::string> LedgerStore::Fact(const std::string& name) {

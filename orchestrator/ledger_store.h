@@ -36,6 +36,9 @@ class LedgerStore final {
   }
   // OK, or why nothing can be written: the disk is full (SqlDatabase::full).
   const absl::Status& full() const { return database_->full(); }
+  // Writes as much as an admission may, and takes it back: OK if there is room for it (full() is
+  // OK then too), else why not.
+  absl::Status ProbeRoom();
 
   // Single facts by name. "" / 0 where there is none.
   absl::Status PutFact(const std::string& name, const std::string& value);

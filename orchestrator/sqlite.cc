@@ -14,6 +14,7 @@
 namespace temper::orchestrator {
 namespace {
 
+constexpr int kCancelSteps = 1000;  // instructions of SQLite between two looks, well below 1 ms
 constexpr int kBusyMilliseconds = 2000;  // a person's sqlite3 shell may hold a read lock
 
 // system_error: errno after the call. SQLite says "full" for ENOSPC of a write alone, not for a
@@ -26,6 +27,8 @@ absl::StatusCode CodeOf(int sqlite_code, int system_error) {
       return absl::IsResourceExhausted(base::StatusFromErrno(system_error, "", ""))
                  ? absl::StatusCode::kResourceExhausted
                  : absl::StatusCode::kUnavailable;
+    case SQLITE_INTERRUPT:
+      return absl::StatusCode::kCancelled;
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
       return absl::StatusCode::kDataLoss;
@@ -132,13 +135,21 @@ absl::Status SqlDatabase::Script(const char* sql) {
   return code == SQLITE_OK ? absl::OkStatus() : Error(code, sql);
 }
 
-absl::Status CopyDatabase(const std::string& path, const std::string& copy) {
+absl::Status CopyDatabase(const std::string& path, const std::string& copy,
+                          const std::atomic<bool>* cancel) {
   sqlite3* handle = nullptr;
   errno = 0;
   int code =
       sqlite3_open_v2(path.c_str(), &handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr);
   sqlite3_stmt* statement = nullptr;
   if (code == SQLITE_OK) code = sqlite3_busy_timeout(handle, kBusyMilliseconds);
+  if (code == SQLITE_OK && cancel != nullptr) {
+    const auto cancelled = [](void* flag) {
+      return static_cast<const std::atomic<bool>*>(flag)->load() ? 1 : 0;
+    };
+    sqlite3_progress_handler(handle, kCancelSteps, cancelled,
+                             const_cast<std::atomic<bool>*>(cancel));
+  }
   if (code == SQLITE_OK) {
     code = sqlite3_prepare_v2(handle, "VACUUM INTO ?1", -1, &statement, nullptr);
   }

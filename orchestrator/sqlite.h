@@ -2,6 +2,7 @@
 
 // SQLite with statuses: one connection, prepared statements kept by their text.
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -102,9 +103,11 @@ class SqlDatabase final {
 
 // Writes the database at `path` as it is now into the file `copy`, which must not exist: one whole
 // file with no log beside it. Reads through a connection of its own, so that it may run on another
-// thread than a SqlDatabase of that path, whose writers it does not hold up.
-// Errors: those of SqlDatabase.
-absl::Status CopyDatabase(const std::string& path, const std::string& copy);
+// thread than a SqlDatabase of that path, whose writers it does not hold up. Gives up once `cancel`
+// is set; null: never.
+// Errors: those of SqlDatabase; Cancelled.
+absl::Status CopyDatabase(const std::string& path, const std::string& copy,
+                          const std::atomic<bool>* cancel = nullptr);
 
 // OK, or FailedPrecondition if statfs says that `directory` is on a network file system.
 absl::Status CheckLocalFileSystem(const std::string& directory);

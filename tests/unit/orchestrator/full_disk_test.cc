@@ -121,6 +121,20 @@ TEST(FullDisk, RoomThatIsMadeInTimeIsEnough) {
   EXPECT_EQ(run->state(), v1::RUN_STATE_TRAINING);
 }
 
+TEST(FullDisk, RoomThatNobodyHasWrittenIntoIsSeen) {
+  TestRun run;
+  run.BeginTraining();
+  const v1::Lease lease = run.Acquire("w1").lease();
+  {
+    NoRoom no_room(&run);
+    EXPECT_THAT(Admit(&run, lease.train(0).ref()), kFull);
+    Pass(&run, absl::Seconds(1));
+  }
+  Pass(&run, absl::Seconds(20));
+  EXPECT_EQ(run->state(), v1::RUN_STATE_TRAINING);
+  EXPECT_THAT(Admit(&run, lease.train(0).ref()), IsOk());
+}
+
 TEST(FullDisk, ADiskThatStaysFullEndsTheRunWithTheReasonAndTheRemedy) {
   TestRun run;
   run.BeginTraining();

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <memory>
 
@@ -78,6 +79,18 @@ TEST(LedgerSnapshotsTest, OneCopyIsMadeAtATimeAndNoneAfterTheEnd) {
     refused.Notify();
   });
   EXPECT_TRUE(refused.HasBeenNotified()) << "at once";
+}
+
+TEST(LedgerSnapshotsTest, ACopyIsGivenUpOnceNobodyWantsIt) {
+  TempDir folder;
+  const auto store = LedgerStore::Open(folder.File("ledger.db"));
+  ASSERT_THAT(store, IsOk());
+  for (int i = 0; i < 2000; ++i) {  // more than SQLite does between two looks
+    ASSERT_THAT((*store)->PutNumber(absl::StrCat("number ", i), 1), IsOk());
+  }
+  const std::atomic<bool> cancel = true;
+  EXPECT_THAT(CopyDatabase(folder.File("ledger.db"), folder.File("copy.db"), &cancel),
+              StatusIs(absl::StatusCode::kCancelled));
 }
 
 TEST(LedgerSnapshotsTest, SaysWhyThereIsNone) {
