@@ -33,29 +33,40 @@ class Broadcast(RunTestCase):
         self.check_equal_results(run, Run.finished(UNDISTURBED), IGNORED)
         self.assertEqual(shared_memory() - self.shared_before, set(), "left in /dev/shm")
 
+    def learner_log(self, run):
+        log = run.dir / "logs/learner-0.log"
+        return log.read_text() if log.exists() else ""
+
     def groups(self, run):
         """Members of each group that a broadcast went through in, in the order of the log."""
-        log = run.dir / "logs/learner-0.log"
-        if not log.exists():
-            return []
         return [int(members) for members in
                 re.findall(r"event=broadcast_group phase=ready comm_epoch=\d+ members=(\d+) ",
-                           log.read_text())]
+                           self.learner_log(run))]
+
+    def start_together(self, run, workers, *more):
+        """Starts a run whose first step ends when the learner knows all of its workers."""
+        run.start("weights.broadcaster=shared_memory", f"local.rollout_workers={workers}", *more)
+        with run.held():
+            wait_until(lambda: self.learner_log(run).count('reason="member joined') >= workers, 60,
+                       f"the learner knows {workers} workers")
+            self.assertEqual(run.events("step_committed"), [], "nobody came late")
+        self.await_group(run, workers)
 
     def await_group(self, run, members, seconds=30):
         wait_until(lambda: self.groups(run)[-1:] == [members], seconds,
                    f"a broadcast to a group of {members} went through")
 
     def exported(self, run):
-        """What all live processes export."""
+        """What the learner and the workers export."""
         processes = json.loads(http_get(run.record()["metrics_address"], "/sd"))
-        return "".join(http_get(process["targets"][0], "/metrics") for process in processes)
+        return "".join(http_get(process["targets"][0], "/metrics") for process in processes
+                       if process["labels"]["role"] in ("learner", "rollout_worker"))
 
     def test_three_workers_receive_versions_by_broadcast_and_nothing_changes(self):
         with Run("broadcast") as run:
-            run.start("weights.broadcaster=shared_memory", "local.rollout_workers=3")
-            self.await_group(run, 3)
-            exported = self.exported(run)
+            self.start_together(run, 3)
+            with run.held():
+                exported = self.exported(run)
             self.check_equals_undisturbed(run)
             self.assertGreaterEqual(series(exported, "temper_learner_broadcasts_total")["sent"], 1)
             self.assertEqual(series(exported, "temper_learner_broadcast_members"), {"": 3.0})
@@ -71,10 +82,10 @@ class Broadcast(RunTestCase):
 
     def test_a_killed_worker_ends_the_group_and_the_others_meet_again(self):
         with Run("broadcast_killed") as run:
-            run.start("weights.broadcaster=shared_memory", "local.rollout_workers=3")
-            self.await_group(run, 3)
+            self.start_together(run, 3)
             ended = len(run.events("broadcast_group_ended"))
-            run.kill("rollout_worker-1")
+            with run.held():
+                run.kill("rollout_worker-1")
             run.await_event("broadcast_group_ended", 30, count=ended + 1)
             self.check_equals_undisturbed(run)
             self.assertEqual(len(run.events("timeline_begun")), 1)
@@ -82,13 +93,13 @@ class Broadcast(RunTestCase):
     def test_a_stopped_worker_holds_the_others_up_no_longer_than_a_deadline(self):
         with Run("broadcast_stopped") as run:
             # Its leases expire long before it is taken for dead: only the broadcast waits for it.
-            run.start("weights.broadcaster=shared_memory", "local.rollout_workers=3",
-                      "weights.broadcast_timeout_seconds=2", "orchestrator.lease_seconds=2",
-                      "orchestrator.member_timeout_seconds=60")
-            self.await_group(run, 3)
+            self.start_together(run, 3, "weights.broadcast_timeout_seconds=6",
+                                "orchestrator.lease_seconds=2",
+                                "orchestrator.member_timeout_seconds=60")
             stopped = run.await_member("rollout_worker-2")
             ended = len(run.events("broadcast_group_ended"))
-            os.kill(stopped, signal.SIGSTOP)
+            with run.held():
+                os.kill(stopped, signal.SIGSTOP)
             try:
                 run.await_event("broadcast_group_ended", 30, count=ended + 1)
                 self.await_group(run, 2)
@@ -97,9 +108,9 @@ class Broadcast(RunTestCase):
             finally:
                 os.kill(stopped, signal.SIGCONT)
             self.check_equals_undisturbed(run)
-            log = (run.dir / "logs/learner-0.log").read_text()
-            left_out = re.findall(r"event=broadcast_member_left_out member=([^/]+)/", log)
-            self.assertEqual(left_out[:1], ["rollout_worker-2"], "the one that was waited for")
+            left_out = re.findall(r"event=broadcast_member_left_out member=([^/]+)/",
+                                  self.learner_log(run))
+            self.assertEqual(set(left_out), {"rollout_worker-2"}, "the one that was waited for")
             self.assertEqual(run.events("gone"), [], "it was never taken for dead")
 
     def test_workers_that_join_are_taken_into_the_next_group(self):

@@ -78,7 +78,7 @@ class KilledRoles(RunTestCase):
     def test_a_learner_killed_while_it_writes_a_checkpoint_leaves_whole_ones_only(self):
         with Run("killed_in_checkpoint") as run:
             run.start("checkpoint.every=2")
-            run.await_step(self.draw_step(high=STEPS - 20))
+            run.await_step(self.draw_step())
             learner = run.await_member("learner-0")
             partial = stop_while_it_writes(run, learner)
             os.kill(learner, signal.SIGKILL)

@@ -91,8 +91,9 @@ TINY_DATASET = {"name": "gsm-arith", "min_steps": 1, "max_steps": 1, "max_number
 TINY_ROLLOUT = {"samples_per_group": 4, "groups_per_lease": 2, "max_prompt_tokens": 96,
                 "max_completion_tokens": 40}
 
-# A step takes some 50 ms: enough of them that a test can act in the middle of a run.
-STEPS = 40
+# A step takes some 50 ms: enough of them that a test can act in the middle of a run, also on a
+# machine that keeps it waiting for a second or two.
+STEPS = 80
 
 TINY_RECIPE = {
     "model": {"path": str(TINY_POLICY)},
@@ -211,6 +212,16 @@ class Run:
         wait_until(lambda: not set(pids) & set(processes_of(self.dir)), 10,
                    f"{member_ids} ({pids}) are gone")
 
+    @contextlib.contextmanager
+    def held(self):
+        """While it lasts no step ends: what is sampled waits for a score."""
+        pid = self.await_member("reward_server-0")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
     def kill_everything(self):
         """kill -9 of temper and all it started."""
         if self.process is not None and self.process.poll() is None:
@@ -307,7 +318,7 @@ class RunTestCase(unittest.TestCase):
         print(f"TEMPER_TEST_SEED={SEED}: {what} {value}", file=sys.stderr, flush=True)
         return value
 
-    def draw_step(self, low=1, high=STEPS - 15):
+    def draw_step(self, low=1, high=STEPS // 2):
         """A step to strike after; enough are left that a slow test still strikes in the middle."""
         return self.drawn("step", self.random.randint(low, high))
 
