@@ -13,7 +13,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "rollout_worker/run_setup.h"
-#include "rollout_worker/sampler.h"
 #include "services/rpc/server.h"
 #include "temper/v1/learner.grpc.pb.h"
 #include "temper/v1/orchestrator.grpc.pb.h"
@@ -105,33 +104,6 @@ class FakeRun final {
   std::unique_ptr<rpc::RpcServer> orchestrator_server_;
   std::unique_ptr<rpc::RpcServer> reward_server_;
   std::unique_ptr<rpc::RpcServer> learner_server_;
-};
-
-// Samples tokens that are a function of (scope, sample), by the versions its hooks name.
-class FakeSampler final : public Sampler {
- public:
-  absl::StatusOr<numerics::AqnReport> Install(const weights::WeightVersion& version) override;
-  model::InstalledWeights Installed() const override;
-  absl::StatusOr<model::GenerateResult> Generate(const model::GenerateRequest& request,
-                                                 const model::GenerateHooks& hooks) override;
-
-  // Generate goes on, step after step, until its hook swaps or cancels.
-  void NeverEnd();
-  // Generate does not ask for its weights before this version, or a newer one, is installed.
-  void BeginAfter(uint64_t version);
-  void FailOnce(absl::Status status);
-  // Waits until a Generate that never ends has begun; false after 20 s.
-  bool AwaitRunning() const;
-  int cancelled() const;
-
- private:
-  mutable absl::Mutex mutex_;
-  model::InstalledWeights installed_ ABSL_GUARDED_BY(mutex_);
-  bool endless_ ABSL_GUARDED_BY(mutex_) = false;
-  uint64_t begin_after_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool running_ ABSL_GUARDED_BY(mutex_) = false;
-  int cancelled_ ABSL_GUARDED_BY(mutex_) = 0;
-  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace temper::rollout_worker

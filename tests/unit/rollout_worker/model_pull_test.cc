@@ -10,6 +10,7 @@
 #include "rollout_worker/worker.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/rollout_worker/fake_run.h"
+#include "tests/unit/rollout_worker/fake_sampler.h"
 #include "tests/unit/rollout_worker/setup_for_test.h"
 
 namespace temper::rollout_worker {

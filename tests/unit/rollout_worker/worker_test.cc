@@ -9,6 +9,7 @@
 #include "services/member/submission_checksum.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/rollout_worker/fake_run.h"
+#include "tests/unit/rollout_worker/fake_sampler.h"
 #include "tests/unit/rollout_worker/setup_for_test.h"
 #include "weights/shared_memory_collective.h"
 
