@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/machine.h"
@@ -35,7 +36,7 @@ void SetRate(benchmark::State& state, int64_t numbers) {
                          benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 
-void KeyedNoise(benchmark::State& state, SimdPath path) {
+void KeyedNoise(benchmark::State& state, SimdPath path, numerics::GaussianDraw draw) {
   if (!numerics::SimdPathSupported(path)) {
     state.SkipWithError("this machine cannot run the path");
     return;
@@ -48,7 +49,8 @@ void KeyedNoise(benchmark::State& state, SimdPath path) {
   }
   ErrorStats stats;
   for (auto _ : state) {
-    numerics::ApplyRelativeGaussian(y.data(), rows, cols, cols, keys, 5, kScale, &stats, path);
+    numerics::ApplyRelativeGaussian(y.data(), rows, cols, cols, keys, 5, kScale, &stats, path,
+                                    draw);
     benchmark::ClobberMemory();
   }
   SetRate(state, rows * cols);
@@ -70,14 +72,14 @@ void OtherError(benchmark::State& state, numerics::ErrorType type) {
   SetRate(state, rows * cols);
 }
 
-void Normals(benchmark::State& state, SimdPath path) {
+void Normals(benchmark::State& state, SimdPath path, numerics::GaussianDraw draw) {
   if (!numerics::SimdPathSupported(path)) {
     state.SkipWithError("this machine cannot run the path");
     return;
   }
   std::vector<float> out(static_cast<size_t>(state.range(0)));
   for (auto _ : state) {
-    numerics::FillGaussian(out.data(), state.range(0), 7, 5, 0, 0, path);
+    numerics::FillGaussian(out.data(), state.range(0), 7, 5, 0, 0, path, draw);
     benchmark::ClobberMemory();
   }
   SetRate(state, state.range(0));
@@ -90,8 +92,14 @@ void Shapes(benchmark::internal::Benchmark* b) {
 void RegisterKeyedNoise() {
   for (const SimdPath path : {SimdPath::kScalar, SimdPath::kAvx2, SimdPath::kAvx512}) {
     const std::string name(numerics::SimdPathName(path));
-    benchmark::RegisterBenchmark(("normals/" + name).c_str(), Normals, path)->Arg(1 << 16);
-    Shapes(benchmark::RegisterBenchmark(("keyed_noise/" + name).c_str(), KeyedNoise, path));
+    for (const auto& [draw, how] : {std::pair(numerics::GaussianDraw::kExact, ""),
+                                    std::pair(numerics::GaussianDraw::kFast, "fast_")}) {
+      const std::string suffix = how + name;
+      benchmark::RegisterBenchmark(("normals/" + suffix).c_str(), Normals, path, draw)
+          ->Arg(1 << 16);
+      Shapes(
+          benchmark::RegisterBenchmark(("keyed_noise/" + suffix).c_str(), KeyedNoise, path, draw));
+    }
   }
   for (int t = 1; t < numerics::kErrorTypeCount; ++t) {
     const auto type = static_cast<numerics::ErrorType>(t);

@@ -19,4 +19,10 @@ enum class ErrorType : uint8_t {
 };
 inline constexpr int kErrorTypeCount = 7;
 
+// How normals are made of Philox words: numerics/gaussian.h. Part of the noise id.
+enum class GaussianDraw : uint8_t {
+  kExact,  // 32-bit uniforms, |n| <= 6.66
+  kFast,   // 16-bit uniforms, |n| <= 4.86, half the Philox calls
+};
+
 }  // namespace temper::numerics

@@ -35,6 +35,10 @@ Kernels Select(SimdPath path) {
   return {kernels::GaussianScalar, kernels::ApplyScalar};
 }
 
+kernels::Numbers NumbersOf(GaussianDraw draw) {
+  return draw == GaussianDraw::kFast ? kernels::Numbers::kFast : kernels::Numbers::kExact;
+}
+
 void AddTo(ErrorStats* stats, std::span<const kernels::RowSums> sums) {
   for (const kernels::RowSums& row : sums) {
     stats->changed += static_cast<uint64_t>(row.changed);
@@ -44,14 +48,20 @@ void AddTo(ErrorStats* stats, std::span<const kernels::RowSums> sums) {
   }
 }
 
+// The counter's first word at an element, a multiple of 8.
+uint32_t CounterOf(int64_t element, GaussianDraw draw) {
+  return static_cast<uint32_t>(element / (draw == GaussianDraw::kFast ? 8 : 4));
+}
+
 // A stretch of columns of some rows.
 struct Stretch {
   float* y = nullptr;  // first row's first element
   int64_t stride = 0;
   int64_t count = 0;
-  int64_t element = 0;  // number of the first column, a multiple of 4
+  int64_t element = 0;  // number of the first column, a multiple of 8
   uint32_t site = 0;
   float scale = 0.0f;
+  GaussianDraw draw = GaussianDraw::kExact;
 };
 
 // Perturbs a stretch of at most kBlockElements columns of all rows, a few rows at a time.
@@ -72,10 +82,11 @@ void ApplyStretch(const Kernels& kernels, const Stretch& s, std::span<const RowK
                         .rows = here,
                         .count = s.count,
                         .row = rows.data() + r,
-                        .first_counter = static_cast<uint32_t>(s.element / 4),
+                        .first_counter = CounterOf(s.element, s.draw),
                         .site = s.site,
                         .scale = s.scale,
-                        .offset = 1.0f});
+                        .offset = 1.0f,
+                        .numbers = NumbersOf(s.draw)});
     }
     kernels.apply({.y = s.y + r * s.stride,
                    .stride = s.stride,
@@ -110,11 +121,12 @@ void ApplyRows(const Kernels& kernels, const Stretch& s, int64_t count,
 
 void ApplyRelativeGaussian(float* y, int64_t rows, int64_t cols, int64_t row_stride,
                            std::span<const RowKey> row_keys, uint32_t site, float scale,
-                           ErrorStats* stats, SimdPath path) {
+                           ErrorStats* stats, SimdPath path, GaussianDraw draw) {
   if (rows <= 0 || cols <= 0) return;
   TEMPER_CHECK(static_cast<int64_t>(row_keys.size()) == rows, "one key per row");
   TEMPER_CHECK(cols <= kMaxElements, "a row's elements fit the counter");
-  const Stretch stretch = {.y = y, .stride = row_stride, .site = site, .scale = scale};
+  const Stretch stretch = {
+      .y = y, .stride = row_stride, .site = site, .scale = scale, .draw = draw};
   ApplyRows(Select(path), stretch, cols, row_keys, stats);
   if (stats != nullptr) {
     ++stats->calls;
@@ -124,7 +136,7 @@ void ApplyRelativeGaussian(float* y, int64_t rows, int64_t cols, int64_t row_str
 
 void RelativeGaussianFactors(float* factors, int64_t rows, int64_t cols, int64_t row_stride,
                              std::span<const RowKey> row_keys, uint32_t site, float scale,
-                             SimdPath path) {
+                             SimdPath path, GaussianDraw draw) {
   if (rows <= 0 || cols <= 0) return;
   TEMPER_CHECK(static_cast<int64_t>(row_keys.size()) == rows, "one key per row");
   TEMPER_CHECK(cols <= kMaxElements, "a row's elements fit the counter");
@@ -135,16 +147,19 @@ void RelativeGaussianFactors(float* factors, int64_t rows, int64_t cols, int64_t
                          .row = row_keys.data(),
                          .site = site,
                          .scale = scale,
-                         .offset = 1.0f});
+                         .offset = 1.0f,
+                         .numbers = NumbersOf(draw)});
 }
 
 void ApplyRelativeGaussianFlat(float* w, int64_t count, uint64_t key, uint32_t site, float scale,
-                               ErrorStats* stats, int64_t first_element, SimdPath path) {
+                               ErrorStats* stats, int64_t first_element, SimdPath path,
+                               GaussianDraw draw) {
   if (count <= 0) return;
-  TEMPER_CHECK(first_element >= 0 && first_element % 4 == 0, "a slice starts at a whole counter");
+  TEMPER_CHECK(first_element >= 0 && first_element % 8 == 0, "a slice starts at a whole counter");
   TEMPER_CHECK(count <= kMaxElements - first_element, "a weight's elements fit the counter");
   const RowKey row = {.key = key};
-  const Stretch stretch = {.y = w, .element = first_element, .site = site, .scale = scale};
+  const Stretch stretch = {
+      .y = w, .element = first_element, .site = site, .scale = scale, .draw = draw};
   ApplyRows(Select(path), stretch, count, {&row, 1}, stats);
   if (stats != nullptr) {
     ++stats->calls;
@@ -153,12 +168,17 @@ void ApplyRelativeGaussianFlat(float* w, int64_t count, uint64_t key, uint32_t s
 }
 
 void FillGaussian(float* out, int64_t count, uint64_t key, uint32_t site, uint32_t position,
-                  uint32_t lane, SimdPath path) {
+                  uint32_t lane, SimdPath path, GaussianDraw draw) {
   if (count <= 0) return;
   TEMPER_CHECK(count <= kMaxElements, "elements fit the counter");
   const RowKey row = {.key = key, .position = position, .lane = lane};
   // fma(n, 1, 0) is n, but for the sign of a zero.
-  Select(path).gaussian({.out = out, .rows = 1, .count = count, .row = &row, .site = site});
+  Select(path).gaussian({.out = out,
+                         .rows = 1,
+                         .count = count,
+                         .row = &row,
+                         .site = site,
+                         .numbers = NumbersOf(draw)});
 }
 
 }  // namespace temper::numerics

@@ -288,7 +288,8 @@ OperatorError NoisePolicy::ErrorAt(double scale) const {
   return {.type = spec_.error_type,
           .strength = static_cast<float>(scale),
           .relative = spec_.relative,
-          .spike_probability = spec_.spike_probability};
+          .spike_probability = spec_.spike_probability,
+          .draw = spec_.gaussian};
 }
 
 OperatorError NoisePolicy::Error(Phase phase, Direction direction, Operator op, int layer) const {
@@ -314,6 +315,7 @@ uint64_t NoisePolicy::Fingerprint() const {
                           static_cast<int>(spec_.error_gradient), static_cast<int>(spec_.noise_key),
                           static_cast<int>(spec_.learner_noise));
     if (spec_.relative) text += " relative";
+    if (spec_.gaussian == GaussianDraw::kFast) text += " fast";
     if (spec_.error_type == ErrorType::kSpike) {
       absl::StrAppendFormat(&text, " probability=%a", spec_.spike_probability);
     }

@@ -40,6 +40,7 @@ struct NoiseSpec {
   double fault_magnitude = 0.0;     // m of saturation and spike
   double spike_probability = 0.0;   // p of spike, (0, 1]
   bool relative = false;            // of systematic_bias
+  GaussianDraw gaussian = GaussianDraw::kExact;  // of the types that draw normals
   bool forward_only = false;
   bool backward_only = false;
   ApplyDuring apply_during = ApplyDuring::kBoth;

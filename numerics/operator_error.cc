@@ -85,17 +85,21 @@ class Perturbation {
   // Draws for elements first .. first + count - 1; count <= kBlockElements.
   void BeginBlock(const RowKey& key, int64_t first, int64_t count) {
     const bool strikes = error_.type == ErrorType::kSpike;
-    kernels::GaussianArguments draw = {.out = normals_,
-                                       .rows = 1,
-                                       .count = count,
-                                       .row = &key,
-                                       .first_counter = static_cast<uint32_t>(first / 4),
-                                       .site = site_};
+    const bool fast = error_.draw == GaussianDraw::kFast;
+    kernels::GaussianArguments draw = {
+        .out = normals_,
+        .rows = 1,
+        .count = count,
+        .row = &key,
+        .first_counter = static_cast<uint32_t>(first / (fast ? 8 : 4)),
+        .site = site_,
+        .numbers = fast ? kernels::Numbers::kFast : kernels::Numbers::kExact};
     if (strikes || error_.type == ErrorType::kAbsoluteGaussian) kernels_.gaussian(draw);
     if (!strikes) return;
     draw.out = words_;
+    draw.first_counter = static_cast<uint32_t>(first / 4);
     draw.site = site_ | kStrikeBit;
-    draw.words = true;
+    draw.numbers = kernels::Numbers::kWords;
     kernels_.gaussian(draw);
   }
 
@@ -204,6 +208,7 @@ std::string DescribeError(const OperatorError& error) {
   if (error.type == ErrorType::kSpike) {
     text += absl::StrFormat(" (probability %g)", error.spike_probability);
   }
+  if (error.random() && error.draw == GaussianDraw::kFast) text += " (fast)";
   return text;
 }
 
@@ -211,7 +216,8 @@ void ApplyError(const OperatorError& error, float* y, int64_t rows, int64_t cols
                 int64_t row_stride, std::span<const RowKey> row_keys, uint32_t site,
                 ErrorStats* stats, SimdPath path) {
   if (IsRelativeGaussian(error)) {
-    ApplyRelativeGaussian(y, rows, cols, row_stride, row_keys, site, error.strength, stats, path);
+    ApplyRelativeGaussian(y, rows, cols, row_stride, row_keys, site, error.strength, stats, path,
+                          error.draw);
     return;
   }
   if (rows <= 0 || cols <= 0) return;
@@ -230,7 +236,7 @@ void ApplyError(const OperatorError& error, float* y, int64_t rows, int64_t cols
 void ApplyErrorToWeight(const OperatorError& error, float* w, int64_t out, int64_t in, uint64_t key,
                         uint32_t site, ErrorStats* stats, SimdPath path) {
   if (IsRelativeGaussian(error)) {
-    ApplyRelativeGaussianFlat(w, out * in, key, site, error.strength, stats, 0, path);
+    ApplyRelativeGaussianFlat(w, out * in, key, site, error.strength, stats, 0, path, error.draw);
     return;
   }
   if (out <= 0 || in <= 0) return;

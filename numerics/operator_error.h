@@ -16,9 +16,9 @@
 // output feature of g_W. It never looks beyond the row, so a row does not depend on its batch.
 // Strength 0 is no error, for every type. Infinite and NaN values stay as they are and are counted.
 //
-// n: numerics/gaussian.h, keyed alike for every type. A spike's word is word (element mod 4) of
-// Philox under the same key and counter, but with bit 3 of the site's tensor number set, which no
-// TensorRole has: docs/numerics.md, "Other errors".
+// n: numerics/gaussian.h, keyed alike for every type, drawn as `draw` says. A spike's word is word
+// (element mod 4) of Philox under the same key and counter, but with bit 3 of the site's tensor
+// number set, which no TensorRole has: docs/numerics.md, "Other errors".
 //
 // All functions are pure (but for what they write through their pointers) and thread-safe; the last
 // argument changes no result.
@@ -40,9 +40,10 @@ namespace temper::numerics {
 // A value; no error by default.
 struct OperatorError {
   ErrorType type = ErrorType::kRelativeGaussian;
-  float strength = 0.0f;           // s, t or m; 0: no error
-  bool relative = false;           // of systematic_bias
-  double spike_probability = 0.0;  // p of spike
+  float strength = 0.0f;                     // s, t or m; 0: no error
+  bool relative = false;                     // of systematic_bias
+  double spike_probability = 0.0;            // p of spike
+  GaussianDraw draw = GaussianDraw::kExact;  // of n
 
   bool acts() const { return strength > 0.0f; }
   // True where x' depends on a draw and not on x and its row alone.

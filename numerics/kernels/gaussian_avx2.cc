@@ -56,6 +56,18 @@ struct Avx2 {
     _mm256_storeu_ps(out + 24, _mm256_shuffle_ps(t1, t3, 0xee));
   }
 
+  // Of each counter, a first and b after it.
+  static void StorePairs(const F* a, const F* b, float* out) {
+    alignas(32) float first[32], second[32];
+    Store(a, first);
+    Store(b, second);
+    for (int i = 0; i < 4; ++i) {
+      const F x = _mm256_load_ps(first + 8 * i), y = _mm256_load_ps(second + 8 * i);
+      _mm256_storeu_ps(out + 16 * i, _mm256_permute2f128_ps(x, y, 0x20));
+      _mm256_storeu_ps(out + 16 * i + 8, _mm256_permute2f128_ps(x, y, 0x31));
+    }
+  }
+
   // Each 64-bit lane carries one counter in its low half; what is in the high half never matters,
   // because the 32 x 32 -> 64 bit product does not read it.
   class Philox {

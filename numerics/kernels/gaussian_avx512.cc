@@ -56,6 +56,20 @@ struct Avx512 {
     _mm512_storeu_ps(out + 48, _mm512_shuffle_ps(t1, t3, 0xee));
   }
 
+  // Of each counter, a first and b after it.
+  static void StorePairs(const F* a, const F* b, float* out) {
+    alignas(64) float first[64], second[64];
+    Store(a, first);
+    Store(b, second);
+    const I low = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+    const I high = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+    for (int i = 0; i < 4; ++i) {
+      const F x = _mm512_load_ps(first + 16 * i), y = _mm512_load_ps(second + 16 * i);
+      _mm512_storeu_ps(out + 32 * i, _mm512_permutex2var_ps(x, low, y));
+      _mm512_storeu_ps(out + 32 * i + 16, _mm512_permutex2var_ps(x, high, y));
+    }
+  }
+
   // As in the AVX2 path: one counter in the low half of each 64-bit lane.
   class Philox {
    public:

@@ -3,6 +3,7 @@
 // Philox and Box-Muller over a vector type S; included by one .cc file per instruction set. S has
 //   F, I          vectors of kWidth floats and 32-bit integers
 //   Words         the four Philox words of kWidth counters, in the lane order that Store undoes
+//   Store(n, out)   4 * kWidth numbers, counter by counter; StorePairs(a, b, out): 8 * kWidth
 //   Fma, Mul, Sub, Sqrt, Float(float), Int(int), ToFloat(I), Bits(F), FromBits(I), And, Xor,
 //   AddInt, ShiftRight<n> (logical), ShiftRightSigned<n>, ShiftLeft<n>, SwapWhereOdd(q, a, b)
 // Polynomials: docs/numerics.md, "Gaussians".
@@ -27,28 +28,44 @@ constexpr float kMinusTwoLn2 = -0x1.62e430p+0f;
 constexpr float kSin[4] = {0x1.921fb6p+2f, -0x1.4abbbap+5f, 0x1.465e92p+6f, -0x1.2d9302p+6f};
 // cos(2 pi r) = 1 + r^2 C(r^2); error 3.8e-8.
 constexpr float kCos[3] = {-0x1.3bd39cp+4f, 0x1.03b090p+6f, -0x1.4e844ap+6f};
+// The same for 16-bit uniforms, whose steps are coarser than these errors: 8.5e-6, 1.6e-6 relative,
+// 1.3e-5.
+constexpr float kFastLog[5] = {0x1.ffea5ap-1f, -0x1.54b9e0p-1f, 0x1.03f908p-1f, -0x1.c1166ep-2f,
+                               0x1.232512p-2f};
+constexpr float kFastSin[3] = {0x1.921f8ep+2f, -0x1.4aa60ap+5f, 0x1.3f3df0p+6f};
+constexpr float kFastCos[2] = {-0x1.3bafa0p+4f, 0x1.f8d4aep+5f};
 // Added to and taken from |x| < 2^21, it rounds x to the nearest even integer.
 constexpr float kRound = 0x1.8p+23f;
 // Bits of sqrt(1/2): the mantissa's range is [sqrt(1/2), sqrt(2)).
 constexpr int kSqrtHalfBits = 0x3f3504f3;
 
-template <class S>
-inline void BoxMuller(typename S::I w0, typename S::I w1, typename S::F* first,
+// The value at x of the polynomial with these coefficients, lowest first, by Horner's rule.
+template <class S, int n>
+inline typename S::F Polynomial(const float (&coefficients)[n], typename S::F x) {
+  typename S::F value = S::Float(coefficients[n - 1]);
+#pragma GCC unroll 8
+  for (int i = n - 2; i >= 0; --i) value = S::Fma(value, x, S::Float(coefficients[i]));
+  return value;
+}
+
+// sqrt(-2 ln u1) * (cos, sin)(2 pi u2) for u1 in (0, 1], u2 in [0, 1].
+template <class S, bool kFast>
+inline void BoxMuller(typename S::F u1, typename S::F u2, typename S::F* first,
                       typename S::F* second) {
   using F = typename S::F;
   using I = typename S::I;
-  const F u1 =
-      S::Fma(S::ToFloat(S::template ShiftRight<1>(w0)), S::Float(0x1p-31f), S::Float(0x1p-32f));
-  const F u2 = S::Mul(S::ToFloat(S::template ShiftRight<1>(w1)), S::Float(0x1p-31f));
-
   // u1 = 2^e (1 + f).
   const I shifted = S::AddInt(S::Bits(u1), S::Int(-kSqrtHalfBits));
   const F e = S::ToFloat(S::template ShiftRightSigned<23>(shifted));
   const F f =
       S::Sub(S::FromBits(S::AddInt(S::And(shifted, S::Int(0x7fffff)), S::Int(kSqrtHalfBits))),
              S::Float(1.0f));
-  F p = S::Float(kLog[7]);
-  for (int i = 6; i >= 0; --i) p = S::Fma(p, f, S::Float(kLog[i]));
+  F p;
+  if constexpr (kFast) {
+    p = Polynomial<S>(kFastLog, f);
+  } else {
+    p = Polynomial<S>(kLog, f);
+  }
   const F log_m = S::Fma(S::Mul(f, f), p, S::Mul(f, S::Float(-2.0f)));
   const F radius = S::Sqrt(S::Fma(e, S::Float(kMinusTwoLn2), log_m));
 
@@ -57,13 +74,14 @@ inline void BoxMuller(typename S::I w0, typename S::I w1, typename S::F* first,
   const I q = S::Bits(rounded);
   const F r = S::Fma(S::Sub(rounded, S::Float(kRound)), S::Float(-0.25f), u2);
   const F z = S::Mul(r, r);
-  F s = S::Fma(S::Float(kSin[3]), z, S::Float(kSin[2]));
-  s = S::Fma(s, z, S::Float(kSin[1]));
-  s = S::Fma(s, z, S::Float(kSin[0]));
-  s = S::Mul(s, r);
-  F c = S::Fma(S::Float(kCos[2]), z, S::Float(kCos[1]));
-  c = S::Fma(c, z, S::Float(kCos[0]));
-  c = S::Fma(c, z, S::Float(1.0f));
+  F s, c;
+  if constexpr (kFast) {
+    s = S::Mul(Polynomial<S>(kFastSin, z), r);
+    c = S::Fma(Polynomial<S>(kFastCos, z), z, S::Float(1.0f));
+  } else {
+    s = S::Mul(Polynomial<S>(kSin, z), r);
+    c = S::Fma(Polynomial<S>(kCos, z), z, S::Float(1.0f));
+  }
   S::SwapWhereOdd(q, &c, &s);
 
   // cos is negative in quadrants 1 and 2, sin in 2 and 3: bit 1 of q + 1 and of q.
@@ -74,20 +92,50 @@ inline void BoxMuller(typename S::I w0, typename S::I w1, typename S::F* first,
   *second = S::FromBits(S::Xor(S::Bits(S::Mul(radius, s)), sin_sign));
 }
 
-// Finishes the 4 * kWidth numbers of a block of Philox words, times scale plus offset; or, with
-// kWords, stores the words themselves.
-template <class S, bool kWords>
+// Two words make two normals.
+template <class S>
+inline void ExactNormals(typename S::I w0, typename S::I w1, typename S::F* first,
+                         typename S::F* second) {
+  const typename S::F u1 =
+      S::Fma(S::ToFloat(S::template ShiftRight<1>(w0)), S::Float(0x1p-31f), S::Float(0x1p-32f));
+  const typename S::F u2 = S::Mul(S::ToFloat(S::template ShiftRight<1>(w1)), S::Float(0x1p-31f));
+  BoxMuller<S, false>(u1, u2, first, second);
+}
+
+// One word makes two normals.
+template <class S>
+inline void FastNormals(typename S::I w, typename S::F* first, typename S::F* second) {
+  const typename S::F u1 =
+      S::Fma(S::ToFloat(S::And(w, S::Int(0xffff))), S::Float(0x1p-16f), S::Float(0x1p-17f));
+  const typename S::F u2 = S::Mul(S::ToFloat(S::template ShiftRight<16>(w)), S::Float(0x1p-16f));
+  BoxMuller<S, true>(u1, u2, first, second);
+}
+
+constexpr int PerCounter(Numbers numbers) { return numbers == Numbers::kFast ? 8 : 4; }
+
+// Finishes the numbers of a block of Philox words: normals times scale plus offset, or the words.
+template <class S, Numbers kNumbers>
 inline void FinishBlock(const typename S::Words& words, const GaussianArguments& g, float* out) {
-  typename S::F n[4];
-  if constexpr (kWords) {
+  using F = typename S::F;
+  const F scale = S::Float(g.scale), offset = S::Float(g.offset);
+  F n[4];
+  if constexpr (kNumbers == Numbers::kWords) {
     for (int i = 0; i < 4; ++i) n[i] = S::FromBits(words.w[i]);
     S::Store(n, out);
-    return;
+  } else if constexpr (kNumbers == Numbers::kExact) {
+    ExactNormals<S>(words.w[0], words.w[1], &n[0], &n[1]);
+    ExactNormals<S>(words.w[2], words.w[3], &n[2], &n[3]);
+    for (int i = 0; i < 4; ++i) n[i] = S::Fma(n[i], scale, offset);
+    S::Store(n, out);
+  } else {
+    F sines[4];
+    for (int i = 0; i < 4; ++i) {
+      FastNormals<S>(words.w[i], &n[i], &sines[i]);
+      n[i] = S::Fma(n[i], scale, offset);
+      sines[i] = S::Fma(sines[i], scale, offset);
+    }
+    S::StorePairs(n, sines, out);
   }
-  BoxMuller<S>(words.w[0], words.w[1], &n[0], &n[1]);
-  BoxMuller<S>(words.w[2], words.w[3], &n[2], &n[3]);
-  for (int i = 0; i < 4; ++i) n[i] = S::Fma(n[i], S::Float(g.scale), S::Float(g.offset));
-  S::Store(n, out);
 }
 
 inline void Copy(const float* from, int64_t count, float* to) {
@@ -95,22 +143,22 @@ inline void Copy(const float* from, int64_t count, float* to) {
 }
 
 // The whole blocks of one row.
-template <class S, bool kWords>
+template <class S, Numbers kNumbers>
 inline void WholeBlocks(const typename S::Philox& philox, const GaussianArguments& g, int64_t r,
                         int64_t whole) {
-  constexpr int64_t kBlock = 4 * S::kWidth;
+  constexpr int64_t kBlock = PerCounter(kNumbers) * S::kWidth;
   for (int64_t b = 0; b < whole; ++b) {
     typename S::Words words;
     philox.Run(g.first_counter + static_cast<uint32_t>(b * S::kWidth), g.row[r], &words);
-    FinishBlock<S, kWords>(words, g, g.out + r * g.stride + b * kBlock);
+    FinishBlock<S, kNumbers>(words, g, g.out + r * g.stride + b * kBlock);
   }
 }
 
 // Rows under one key share the round keys; two rows share the block of their rests where both fit
 // into it, because a row of 96 is a block and a half of AVX-512.
-template <class S, bool kWords>
+template <class S, Numbers kNumbers>
 inline void RowsLoop(const GaussianArguments& g) {
-  constexpr int64_t kBlock = 4 * S::kWidth;
+  constexpr int64_t kBlock = PerCounter(kNumbers) * S::kWidth;
   const int64_t whole = g.count / kBlock, rest = g.count % kBlock;
   const uint32_t rest_counter = g.first_counter + static_cast<uint32_t>(whole * S::kWidth);
   alignas(64) float scratch[kBlock];
@@ -119,7 +167,7 @@ inline void RowsLoop(const GaussianArguments& g) {
     const typename S::Philox philox(g.row[r].key, g.site);
     const uint64_t key = g.row[r].key;
     for (; r < g.rows && g.row[r].key == key; ++r) {
-      WholeBlocks<S, kWords>(philox, g, r, whole);
+      WholeBlocks<S, kNumbers>(philox, g, r, whole);
       if (rest == 0) continue;
       typename S::Words words;
       float* out = g.out + r * g.stride + whole * kBlock;
@@ -127,14 +175,14 @@ inline void RowsLoop(const GaussianArguments& g) {
           S::kPairs && rest <= kBlock / 2 && r + 1 < g.rows && g.row[r + 1].key == key;
       if (!pair) {
         philox.Run(rest_counter, g.row[r], &words);
-        FinishBlock<S, kWords>(words, g, scratch);
+        FinishBlock<S, kNumbers>(words, g, scratch);
         Copy(scratch, rest, out);
         continue;
       }
       if constexpr (S::kPairs) {
-        WholeBlocks<S, kWords>(philox, g, r + 1, whole);
+        WholeBlocks<S, kNumbers>(philox, g, r + 1, whole);
         philox.RunPair(rest_counter, g.row[r], g.row[r + 1], &words);
-        FinishBlock<S, kWords>(words, g, scratch);
+        FinishBlock<S, kNumbers>(words, g, scratch);
         Copy(scratch, rest, out);
         Copy(scratch + kBlock / 2, rest, out + g.stride);
         ++r;
@@ -145,7 +193,14 @@ inline void RowsLoop(const GaussianArguments& g) {
 
 template <class S>
 inline void GaussianLoop(const GaussianArguments& g) {
-  g.words ? RowsLoop<S, true>(g) : RowsLoop<S, false>(g);
+  switch (g.numbers) {
+    case Numbers::kExact:
+      return RowsLoop<S, Numbers::kExact>(g);
+    case Numbers::kFast:
+      return RowsLoop<S, Numbers::kFast>(g);
+    case Numbers::kWords:
+      return RowsLoop<S, Numbers::kWords>(g);
+  }
 }
 
 // The lanes of a row's sums before they are added up.

@@ -11,6 +11,12 @@
 
 namespace temper::numerics::kernels {
 
+enum class Numbers : uint8_t {
+  kExact,  // normals from 32-bit uniforms, four a counter
+  kFast,   // normals from 16-bit uniforms, eight a counter
+  kWords,  // the four Philox words of a counter themselves, in the bits of floats
+};
+
 // Numbers of some rows: counter words of row r are (first_counter + i, row[r].position, site,
 // row[r].lane) under row[r].key.
 struct GaussianArguments {
@@ -23,7 +29,7 @@ struct GaussianArguments {
   uint32_t site = 0;
   float scale = 1.0f;   // out = offset + scale * n as one fused multiply-add:
   float offset = 0.0f;  // 0 for the normals themselves, 1 for the factors of relative error
-  bool words = false;   // the elements' Philox words instead, in the bits of floats
+  Numbers numbers = Numbers::kExact;  // words are neither scaled nor offset
 };
 
 // What the error did to one row of at most a block. The sums are taken in 16 lanes (element i in

@@ -50,6 +50,12 @@ struct Scalar {
     for (int i = 0; i < 4; ++i) out[i] = n[i];
   }
 
+  // Of a counter, a first and b after it.
+  static void StorePairs(const F* a, const F* b, float* out) {
+    Store(a, out);
+    Store(b, out + 4);
+  }
+
   class Philox {
    public:
     Philox(uint64_t key, uint32_t site) : key_(key), site_(site) {}

@@ -76,6 +76,7 @@ void FindInNoisyOps(const v1::TrainerConfig& trainer, Findings* findings) {
   findings->Note(strength != "error_scale", block + "error_scale",
                  absl::StrCat(on_type, ": its strength is ", strength));
   findings->Note(!error->random(), block + "noise_key", on_type + ": it draws nothing");
+  findings->Note(!error->random(), block + "gaussian", on_type + ": it draws nothing");
   findings->Note(noisy.enabled() && !error->linear(), block + "error_gradient",
                  on_type + ": its gradient is straight-through either way");
 

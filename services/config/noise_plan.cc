@@ -38,12 +38,18 @@ void FillError(const v1::NoisyOpsConfig& noisy, const numerics::OperatorError& e
   spec->spike_probability = error.spike_probability;
 }
 
+numerics::GaussianDraw DrawOf(const v1::NoisyOpsConfig& noisy) {
+  return noisy.gaussian() == "fast" ? numerics::GaussianDraw::kFast
+                                    : numerics::GaussianDraw::kExact;
+}
+
 absl::StatusOr<numerics::NoiseSpec> SpecOf(const v1::RunConfig& config) {
   const v1::NoisyOpsConfig& noisy = config.trainer().noisy_ops();
   numerics::NoiseSpec spec;
   spec.enabled = noisy.enabled();
   TEMPER_ASSIGN_OR_RETURN(const numerics::OperatorError error, ErrorFromConfig(noisy));
   FillError(noisy, error, &spec);
+  spec.gaussian = error.draw;
   spec.forward_only = noisy.forward_only();
   spec.backward_only = noisy.backward_only();
   spec.apply_during = ApplyDuringOf(noisy.apply_during());
@@ -125,7 +131,8 @@ absl::StatusOr<numerics::OperatorError> ErrorFromConfig(const v1::NoisyOpsConfig
   return numerics::OperatorError{.type = *type,
                                  .strength = static_cast<float>(ErrorStrength(noisy)),
                                  .relative = bias && noisy.relative(),
-                                 .spike_probability = spike ? noisy.spike_probability() : 0.0};
+                                 .spike_probability = spike ? noisy.spike_probability() : 0.0,
+                                 .draw = DrawOf(noisy)};
 }
 
 absl::StatusOr<numerics::NoisePolicy> NoisePolicyFromConfig(const v1::RunConfig& config,

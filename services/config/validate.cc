@@ -159,6 +159,7 @@ void CheckNoise(const v1::RunConfig& c, Mistakes* m) {
   m->OneOf("trainer.noisy_ops.error_gradient", t.noisy_ops().error_gradient(),
            {"pathwise", "straight_through"});
   m->OneOf("trainer.noisy_ops.noise_key", t.noisy_ops().noise_key(), {"fresh", "frozen"});
+  m->OneOf("trainer.noisy_ops.gaussian", t.noisy_ops().gaussian(), {"exact", "fast"});
 
   const v1::HwErrorInjectionConfig& h = t.hw_error_injection();
   m->OneOf("trainer.hw_error_injection.error_type", h.error_type(),
@@ -225,8 +226,6 @@ std::vector<std::string> Unbuilt(const v1::RunConfig& config) {
        absl::StrCat("trainer.noise_injection.draw ", t.noise_injection().draw()));
   note(t.noise_injection().enabled() && t.noise_injection().where() != "rollout",
        absl::StrCat("trainer.noise_injection.where ", t.noise_injection().where()));
-  note(t.noisy_ops().enabled() && t.noisy_ops().gaussian() != "exact",
-       absl::StrCat("trainer.noisy_ops.gaussian ", t.noisy_ops().gaussian()));
   note(t.noise_injection().enabled() && !t.noise_injection().target_modules().empty(),
        "trainer.noise_injection.target_modules");
   note(t.noise_injection().enabled() && t.noise_injection().force(),

@@ -16,7 +16,7 @@ READERS = {
     "services/config/noise_plan.cc": """
         NoisyOpsConfig enabled error_scale apply_during forward_only backward_only all_ops
             error_gradient noise_key target_modules exclude_modules target_layers
-            error_type fault_magnitude spike_probability deadzone_threshold relative
+            error_type fault_magnitude spike_probability deadzone_threshold relative gaussian
         NoiseInjectionConfig enabled schedule sigma_start sigma_end num_stages stages_per_epoch
             layer_types sigma_mode draw where final_norm
         LayerSigmaConfig enabled default_multiplier layer_multipliers preset
@@ -70,7 +70,6 @@ READERS = {
         RolloutConfig top_p top_k min_p device kv_after_swap
         TrainerConfig device
         DapoConfig kl_coefficient
-        NoisyOpsConfig gaussian
         NoiseInjectionConfig target_modules force
         LayerSigmaConfig scan_file
         HwErrorInjectionConfig enabled error_type injection_point apply_during
