@@ -49,13 +49,14 @@ absl::StatusOr<std::unique_ptr<DecodeEngine>> DecodeEngine::Create(DecodeOptions
 }
 
 absl::StatusOr<numerics::AqnReport> DecodeEngine::Install(const Parameters& parameters,
-                                                          uint64_t version, const AqnInstall& aqn) {
+                                                          uint64_t version, const AqnInstall& aqn,
+                                                          const InjectionInstall& injection) {
   if (!(parameters.config == impl_->config)) {
     return absl::InvalidArgumentError(
         absl::StrCat("weights of version ", version, " are of another model configuration"));
   }
   TEMPER_ASSIGN_OR_RETURN(std::shared_ptr<const DecodeWeights> weights,
-                          PackForDecoding(parameters, version, aqn));
+                          PackForDecoding(parameters, version, aqn, injection));
   const numerics::AqnReport report = weights->aqn;
   absl::MutexLock lock(&impl_->mutex);
   impl_->installed.swap(weights);  // what was installed is freed after the lock
@@ -78,7 +79,8 @@ absl::StatusOr<GenerateResult> DecodeEngine::Generate(const GenerateRequest& req
   InstalledWeights weights = current();
   if (weights == nullptr) return absl::FailedPreconditionError("no weights are installed");
   try {
-    DecodeRequest decoding(request, impl_->config, std::move(weights), &impl_->memory);
+    DecodeRequest decoding(request, impl_->config, &impl_->memory);
+    TEMPER_RETURN_IF_ERROR(decoding.Use(std::move(weights)));
     TEMPER_RETURN_IF_ERROR(decoding.Prefill());
     while (decoding.active_rows() > 0) {
       const StepDecision decision = hooks.between_steps == nullptr
@@ -88,7 +90,7 @@ absl::StatusOr<GenerateResult> DecodeEngine::Generate(const GenerateRequest& req
         return absl::CancelledError(absl::StrCat("generation was cancelled after ",
                                                  decoding.state().decode_steps, " steps"));
       }
-      if (decision == StepDecision::kSwapWeights) decoding.Swap(current());
+      if (decision == StepDecision::kSwapWeights) TEMPER_RETURN_IF_ERROR(decoding.Swap(current()));
       TEMPER_RETURN_IF_ERROR(decoding.Step());
     }
     return decoding.TakeResult();

@@ -108,6 +108,12 @@ struct AqnInstall {
   uint64_t run_seed = 0;                    // the draw is keyed by (run seed, policy_version)
 };
 
+// The injection that rollouts of a version run under; policy null: none.
+struct InjectionInstall {
+  const numerics::InjectionPolicy* policy = nullptr;  // only used during the call
+  uint64_t run_seed = 0;  // draws of weights are keyed by (run seed, policy_version)
+};
+
 struct DecodeOptions {
   ModelConfig config;
   // Threads of a step, the caller's included; >= 1. A configured constant. Does not change results.
@@ -124,12 +130,14 @@ class DecodeEngine final {
   ~DecodeEngine();
 
   // Packs `parameters` (read during the call only) into a shadow copy with the norms of `aqn`, and
-  // makes it the newest installed version. A Generate that runs keeps its weights until its hook
-  // says kSwapWeights; the next Generate starts with the newest, or with what its hook gives.
+  // beside it the weights as `injection` perturbs them, and makes it the newest installed version.
+  // A Generate that runs keeps its weights until its hook says kSwapWeights; the next Generate
+  // starts with the newest, or with what its hook gives.
   // Errors: InvalidArgument if the shapes are not the engine's; Unimplemented for AQN draws other
-  // than per version; nothing is installed then.
+  // than per version; as InjectWeights; nothing is installed then.
   absl::StatusOr<numerics::AqnReport> Install(const Parameters& parameters, uint64_t version,
-                                              const AqnInstall& aqn);
+                                              const AqnInstall& aqn,
+                                              const InjectionInstall& injection = {});
 
   // The newest installed weights, for GenerateHooks::weights; null before the first Install.
   InstalledWeights Installed() const;

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
+
+#include "model/operand_error.h"
 
 namespace temper::model {
 namespace {
@@ -19,6 +22,37 @@ void NormRows(const DecodePass& pass, const DecodeNorm& norm, int64_t first_row,
                          scratch->normed.data(), hidden, nullptr);
   CountNormRows(pass.noise, first_row, rows, layer,
                 pass.aqn ? norm.perturbation : NormPerturbation());
+}
+
+// y = x^ W^^T over `rows` rows from first_row on. ops: the operators whose outputs lie side by side
+// in `stacked`, the clean matrix.
+void Product(const DecodePass& pass, const float* x, int64_t first_row, int64_t rows, int64_t in,
+             const numerics::PackedMatrix& stacked, std::initializer_list<Operator> ops, float* y,
+             int64_t stride, int layer, DecodeScratch* scratch) {
+  if (pass.injected == nullptr || pass.injected->Find(*ops.begin(), layer) == nullptr) {
+    numerics::Gemm(x, rows, in, stacked, y, stride);
+    return;
+  }
+  for (const Operator op : ops) {
+    const InjectedLinear& linear = *pass.injected->Find(op, layer);
+    const ProductRows product = {
+        .noise = pass.noise, .op = op, .layer = layer, .first_row = first_row, .rows = rows};
+    const float* operand = InputOperand(x, in, product, scratch->operand.data());
+    numerics::Gemm(operand, rows, in, linear.matrix, y, stride);
+    CountWeight(product, linear.perturbation);
+    y += linear.matrix.out_features();
+  }
+}
+
+// The errors of an operator's result, y: first that of the operator, then the injection's.
+void PerturbResult(const DecodePass& pass, float* y, int64_t first_row, int64_t rows, int64_t cols,
+                   int64_t stride, Operator op, int layer, DecodeScratch* scratch) {
+  ApplyRowError(y, first_row, rows, cols, stride, pass.noise, pass.noise.keys, Direction::kForward,
+                op, layer);
+  InjectOutput(
+      y, cols, stride,
+      {.noise = pass.noise, .op = op, .layer = layer, .first_row = first_row, .rows = rows},
+      scratch->operand.data());
 }
 
 class PassRunner {
@@ -49,15 +83,20 @@ class PassRunner {
     NormRows(pass_, norm, 0, rows_, layer, &scratch_);
   }
 
+  void Multiply(const float* x, int64_t in, const numerics::PackedMatrix& stacked,
+                std::initializer_list<Operator> ops, float* y, int64_t stride, int layer) {
+    Product(pass_, x, 0, rows_, in, stacked, ops, y, stride, layer, &scratch_);
+  }
+
   void Error(float* y, int64_t cols, int64_t stride, Operator op, int layer) {
-    ApplyRowError(y, 0, rows_, cols, stride, pass_.noise, pass_.noise.keys, Direction::kForward, op,
-                  layer);
+    PerturbResult(pass_, y, 0, rows_, cols, stride, op, layer, &scratch_);
   }
 
   void Attention(const DecodeLayer& layer, int number) {
     const int64_t width = q_width_ + 2 * kv_width_;
     float* qkv = scratch_.qkv.data();
-    numerics::Gemm(scratch_.normed.data(), rows_, hidden_, layer.qkv, qkv, width);
+    Multiply(scratch_.normed.data(), hidden_, layer.qkv, {Operator::kQ, Operator::kK, Operator::kV},
+             qkv, width, number);
     Error(qkv, q_width_, width, Operator::kQ, number);
     Error(qkv + q_width_, kv_width_, width, Operator::kK, number);
     Error(qkv + q_width_ + kv_width_, kv_width_, width, Operator::kV, number);
@@ -66,8 +105,8 @@ class PassRunner {
     }
     for (int64_t row = 0; row < rows_; ++row) StoreRow(layer, number, row, qkv + row * width);
     for (int64_t row = 0; row < rows_; ++row) AttendRow(number, row, qkv + row * width);
-    numerics::Gemm(scratch_.attended.data(), rows_, q_width_, layer.o, scratch_.projected.data(),
-                   hidden_);
+    Multiply(scratch_.attended.data(), q_width_, layer.o, {Operator::kO}, scratch_.projected.data(),
+             hidden_, number);
     Error(scratch_.projected.data(), hidden_, hidden_, Operator::kO, number);
   }
 
@@ -109,13 +148,14 @@ class PassRunner {
   void Mlp(const DecodeLayer& layer, int number) {
     const int64_t inner = config_.intermediate_size;
     float* gate_up = scratch_.gate_up.data();
-    numerics::Gemm(scratch_.normed.data(), rows_, hidden_, layer.gate_up, gate_up, 2 * inner);
+    Multiply(scratch_.normed.data(), hidden_, layer.gate_up, {Operator::kGate, Operator::kUp},
+             gate_up, 2 * inner, number);
     Error(gate_up, inner, 2 * inner, Operator::kGate, number);
     Error(gate_up + inner, inner, 2 * inner, Operator::kUp, number);
     kernels_.swiglu(gate_up, gate_up + inner, rows_, inner, 2 * inner, scratch_.activated.data(),
                     inner);
-    numerics::Gemm(scratch_.activated.data(), rows_, inner, layer.down, scratch_.projected.data(),
-                   hidden_);
+    Multiply(scratch_.activated.data(), inner, layer.down, {Operator::kDown},
+             scratch_.projected.data(), hidden_, number);
     Error(scratch_.projected.data(), hidden_, hidden_, Operator::kDown, number);
   }
 
@@ -136,7 +176,7 @@ void Grow(std::vector<float>& buffer, int64_t floats) {
 }  // namespace
 
 void ReserveScratch(const ModelConfig& config, int64_t rows, int64_t positions, int64_t logit_rows,
-                    DecodeScratch* scratch) {
+                    bool injection, DecodeScratch* scratch) {
   const int64_t q_width = config.num_heads * config.head_dim;
   const int64_t kv_width = config.num_kv_heads * config.head_dim;
   const int64_t most = std::max(rows, logit_rows);
@@ -148,6 +188,10 @@ void ReserveScratch(const ModelConfig& config, int64_t rows, int64_t positions, 
   Grow(scratch->gate_up, rows * 2 * config.intermediate_size);
   Grow(scratch->activated, rows * config.intermediate_size);
   Grow(scratch->logits, logit_rows * config.vocab_size);
+  if (injection) {
+    const int64_t widest = std::max({config.hidden_size, q_width, config.intermediate_size});
+    Grow(scratch->operand, std::max(most * widest, config.vocab_size));
+  }
   Grow(scratch->attention, kernels::AttendScratchFloats(positions, config.head_dim));
 }
 
@@ -167,10 +211,10 @@ void ComputeLogits(const DecodePass& pass, int64_t first_row, int64_t rows,
   const int64_t hidden = weights.config.hidden_size;
   const int64_t vocab = weights.config.vocab_size;
   NormRows(pass, weights.final_norm, first_row, rows, numerics::kNoLayer, scratch);
-  numerics::Gemm(scratch->normed.data(), rows, hidden, weights.lm_head, scratch->logits.data(),
-                 vocab);
-  ApplyRowError(scratch->logits.data(), first_row, rows, vocab, vocab, pass.noise, pass.noise.keys,
-                Direction::kForward, Operator::kLmHead, numerics::kNoLayer);
+  Product(pass, scratch->normed.data(), first_row, rows, hidden, weights.lm_head,
+          {Operator::kLmHead}, scratch->logits.data(), vocab, numerics::kNoLayer, scratch);
+  PerturbResult(pass, scratch->logits.data(), first_row, rows, vocab, vocab, Operator::kLmHead,
+                numerics::kNoLayer, scratch);
 }
 
 }  // namespace temper::model

@@ -27,10 +27,12 @@ struct DecodeRow {
 // Scratch memory of one thread; grows and is kept.
 struct DecodeScratch {
   std::vector<float> x, normed, qkv, attended, projected, gate_up, activated, logits, attention;
+  std::vector<float> operand;  // rows as a product reads them under injection; a row of a result
 };
 
 struct DecodePass {
   const DecodeWeights* weights = nullptr;
+  const InjectedWeights* injected = nullptr;  // null: no operand errs
   const KvPagePool* pages = nullptr;
   const RopeTable* rope = nullptr;
   const kernels::RowKernels* kernels = nullptr;
@@ -40,9 +42,10 @@ struct DecodePass {
 };
 
 // Grows `scratch` for passes of up to `rows` rows over `positions` positions and `logit_rows` rows
-// of logits. Throws std::bad_alloc without memory; the pass itself allocates nothing.
+// of logits, with or without injection. Throws std::bad_alloc without memory; the pass itself
+// allocates nothing.
 void ReserveScratch(const ModelConfig& config, int64_t rows, int64_t positions, int64_t logit_rows,
-                    DecodeScratch* scratch);
+                    bool injection, DecodeScratch* scratch);
 
 // Computes all layers; the final hidden states stay in scratch->x, [rows, hidden], before the final
 // norm.

@@ -37,6 +37,12 @@ absl::Status CheckGroup(const PromptGroup& group, const GenerateRequest& request
   return absl::OkStatus();
 }
 
+const numerics::InjectionPolicy* InjectionOf(const GenerateRequest& request) {
+  const bool acts = request.policy != nullptr &&
+                    request.policy->injection().Any(request.phase, numerics::Direction::kForward);
+  return acts ? &request.policy->injection() : nullptr;
+}
+
 }  // namespace
 
 absl::Status CheckGenerateRequest(const GenerateRequest& request, const ModelConfig& config) {
@@ -62,15 +68,14 @@ absl::Status CheckGenerateRequest(const GenerateRequest& request, const ModelCon
 }
 
 DecodeRequest::DecodeRequest(const GenerateRequest& request, const ModelConfig& config,
-                             std::shared_ptr<const DecodeWeights> weights, DecodeMemory* memory)
+                             DecodeMemory* memory)
     : request_(request),
       config_(config),
-      weights_(std::move(weights)),
+      injection_(InjectionOf(request)),
       memory_(*memory),
       inv_temperature_(request.temperature == 0.0 ? 1.0f
                                                   : static_cast<float>(1.0 / request.temperature)),
       groups_(request.groups.size()) {
-  NoteSigma();
   const bool eval = request.phase == numerics::Phase::kEval;
   result_.groups.resize(request.groups.size());
   for (size_t g = 0; g < groups_.size(); ++g) {
@@ -78,6 +83,10 @@ DecodeRequest::DecodeRequest(const GenerateRequest& request, const ModelConfig& 
     longest_prompt_ = std::max(longest_prompt_, static_cast<int64_t>(prompt.prompt_ids.size()));
     groups_[g].error_key = eval ? base::EvaluationErrorKey(request.seed, prompt.scope)
                                 : base::ForwardErrorKey(request.seed, prompt.scope);
+    if (injection_ != nullptr) {
+      groups_[g].injection_key =
+          injection_->RowKey({.phase = request.phase, .seed = request.seed}, prompt.scope);
+    }
     groups_[g].sampling_key = eval ? base::EvaluationSamplingKey(request.seed, prompt.scope)
                                    : base::SamplingKey(request.seed, prompt.scope);
     result_.groups[g].completions.resize(prompt.samples);
@@ -93,6 +102,12 @@ DecodeRequest::~DecodeRequest() {
   for (const ActiveRow& row : active_) memory_.pages.Return(row.pages);
 }
 
+numerics::RowKey DecodeRequest::InjectionKeyOf(int64_t group, uint32_t position,
+                                               uint32_t lane) const {
+  return {
+      .key = groups_[static_cast<size_t>(group)].injection_key, .position = position, .lane = lane};
+}
+
 numerics::RowKey DecodeRequest::KeyOf(int64_t group, uint32_t position, uint32_t lane) const {
   if (request_.policy != nullptr && request_.policy->noise_key() == numerics::NoiseKey::kFrozen) {
     return {.key = base::FrozenErrorKey(request_.policy->device_seed())};
@@ -102,6 +117,7 @@ numerics::RowKey DecodeRequest::KeyOf(int64_t group, uint32_t position, uint32_t
 
 DecodePass DecodeRequest::NewPass() const {
   return {.weights = weights_.get(),
+          .injected = injected_.get(),
           .pages = &memory_.pages,
           .rope = &memory_.rope,
           .kernels = &BestKernels(),
@@ -112,7 +128,7 @@ DecodePass DecodeRequest::NewPass() const {
 void DecodeRequest::ReserveForWorkers(int64_t rows, int64_t logit_rows) {
   for (DecodeScratch& scratch : memory_.scratch) {
     ReserveScratch(config_, rows, longest_prompt_ + request_.max_completion_tokens, logit_rows + 1,
-                   &scratch);
+                   injection_ != nullptr, &scratch);
   }
 }
 
@@ -144,7 +160,7 @@ absl::Status DecodeRequest::PrefillGroup(int64_t index, int worker) {
   DecodeScratch& scratch = memory_.scratch[static_cast<size_t>(worker)];
   const auto length = static_cast<int64_t>(ids.size());
   std::vector<DecodeRow> rows(ids.size());
-  std::vector<numerics::RowKey> keys(ids.size());
+  std::vector<numerics::RowKey> keys(ids.size()), injection_keys(ids.size());
   for (int64_t i = 0; i < length; ++i) {
     const auto position = static_cast<uint32_t>(i);
     rows[static_cast<size_t>(i)] = {
@@ -153,6 +169,7 @@ absl::Status DecodeRequest::PrefillGroup(int64_t index, int worker) {
         .page = group.prompt_pages[static_cast<size_t>(i / kernels::kPagePositions)],
         .segments = {{.pages = group.prompt_pages.data(), .count = i + 1}, {}}};
     keys[static_cast<size_t>(i)] = KeyOf(index, position, 0);
+    injection_keys[static_cast<size_t>(i)] = InjectionKeyOf(index, position, 0);
   }
   const RowSegment segment = {
       .begin = 0,
@@ -161,6 +178,7 @@ absl::Status DecodeRequest::PrefillGroup(int64_t index, int worker) {
   DecodePass pass = NewPass();
   pass.rows = rows;
   pass.noise.keys = keys;
+  pass.noise.injection_keys = injection_keys;
   pass.noise.segments = {&segment, 1};
   RunDecodePass(pass, &scratch);
   ComputeLogits(pass, length - 1, 1, &scratch);
@@ -220,6 +238,7 @@ void DecodeRequest::StartRows() {
   ReserveForWorkers(kRowsPerPass, kRowsPerPass);
   rows_.resize(active_.size());
   keys_.resize(active_.size());
+  injection_keys_.resize(active_.size());
 }
 
 void DecodeRequest::DropFinished() {
@@ -255,6 +274,7 @@ absl::Status DecodeRequest::Step() {
         .segments = {{.pages = group.prompt_pages.data(), .count = prompt},
                      {.pages = row.pages.data(), .count = own}}};
     keys_[static_cast<size_t>(i)] = KeyOf(row.group, position, row.sample + 1);
+    injection_keys_[static_cast<size_t>(i)] = InjectionKeyOf(row.group, position, row.sample + 1);
   }
   const int64_t grain =
       std::min(kRowsPerPass, (count + memory_.threads.threads() - 1) / memory_.threads.threads());
@@ -283,6 +303,7 @@ absl::Status DecodeRequest::StepRows(int64_t begin, int64_t end, int worker) {
   DecodePass pass = NewPass();
   pass.rows = std::span(rows_).subspan(static_cast<size_t>(begin), count);
   pass.noise.keys = std::span(keys_).subspan(static_cast<size_t>(begin), count);
+  pass.noise.injection_keys = std::span(injection_keys_).subspan(static_cast<size_t>(begin), count);
   pass.noise.segments = segments;
   RunDecodePass(pass, &scratch);
   ComputeLogits(pass, 0, end - begin, &scratch);
@@ -295,11 +316,35 @@ absl::Status DecodeRequest::StepRows(int64_t begin, int64_t end, int worker) {
   return absl::OkStatus();
 }
 
-void DecodeRequest::Swap(std::shared_ptr<const DecodeWeights> newest) {
-  if (newest == nullptr || newest == weights_) return;
-  weights_ = std::move(newest);
+absl::Status DecodeRequest::Use(std::shared_ptr<const DecodeWeights> weights) {
+  weights_ = std::move(weights);
   NoteSigma();
+  return UseInjected();
+}
+
+absl::Status DecodeRequest::UseInjected() {
+  if (request_.phase == numerics::Phase::kRollout) memory_.injected = nullptr;
+  if (injection_ == nullptr) return absl::OkStatus();
+  const numerics::InjectionDraw draw = {.phase = request_.phase, .seed = request_.seed};
+  const uint64_t id = injection_->WeightsId(injection_->WeightKey(draw, weights_->version));
+  injected_ = weights_->injected;
+  if (injected_ != nullptr && injected_->id == id) return absl::OkStatus();
+  injected_ = memory_.injected;
+  if (injected_ != nullptr && injected_->id == id && memory_.injected_of.lock() == weights_) {
+    return absl::OkStatus();
+  }
+  TEMPER_ASSIGN_OR_RETURN(injected_, InjectWeights(*weights_, *injection_, draw));
+  if (request_.phase == numerics::Phase::kEval) {
+    memory_.injected = injected_;
+    memory_.injected_of = weights_;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DecodeRequest::Swap(std::shared_ptr<const DecodeWeights> newest) {
+  if (newest == nullptr || newest == weights_) return absl::OkStatus();
   ++result_.swaps;
+  return Use(std::move(newest));
 }
 
 void DecodeRequest::NoteSigma() {

@@ -22,6 +22,10 @@ struct DecodeMemory {
   KvPagePool pages;
   RopeTable rope;
   std::vector<DecodeScratch> scratch;  // one per thread
+  // Of the last evaluation that needed weights of its own, whose items follow each other, and of
+  // what they were made.
+  std::shared_ptr<const InjectedWeights> injected;
+  std::weak_ptr<const DecodeWeights> injected_of;
 };
 
 // InvalidArgument, naming the group and both values, or Unimplemented; see DecodeEngine::Generate.
@@ -30,19 +34,20 @@ absl::Status CheckGenerateRequest(const GenerateRequest& request, const ModelCon
 // Thread-compatible. `request` and `memory` outlive it; the destructor returns all pages.
 class DecodeRequest final {
  public:
-  DecodeRequest(const GenerateRequest& request, const ModelConfig& config,
-                std::shared_ptr<const DecodeWeights> weights, DecodeMemory* memory);
+  DecodeRequest(const GenerateRequest& request, const ModelConfig& config, DecodeMemory* memory);
   ~DecodeRequest();
   DecodeRequest(const DecodeRequest&) = delete;
   DecodeRequest& operator=(const DecodeRequest&) = delete;
 
+  // The weights to begin with, not null; before Prefill. Errors: as InjectWeights.
+  absl::Status Use(std::shared_ptr<const DecodeWeights> weights);
   // Computes every prompt once and draws the first token of each completion.
   // DataLoss if a logit is not finite.
   absl::Status Prefill();
   // One more token for every active completion. Errors as Prefill.
   absl::Status Step();
-  // Goes on with `newest`; null or what is in use already: no change.
-  void Swap(std::shared_ptr<const DecodeWeights> newest);
+  // Goes on with `newest`; null or what is in use already: no change. Errors: as Use.
+  absl::Status Swap(std::shared_ptr<const DecodeWeights> newest);
 
   int64_t active_rows() const { return static_cast<int64_t>(active_.size()); }
   StepState state() const;
@@ -52,6 +57,7 @@ class DecodeRequest final {
   struct Group {
     std::vector<float*> prompt_pages;
     uint64_t error_key = 0;
+    uint64_t injection_key = 0;  // of hw_error_injection's draws
     uint64_t sampling_key = 0;
   };
   struct ActiveRow {
@@ -67,7 +73,10 @@ class DecodeRequest final {
   bool Finished(const Completion& completion);
   void StartRows();
   void DropFinished();
+  // Takes up the perturbed weights that belong to weights_.
+  absl::Status UseInjected();
   numerics::RowKey KeyOf(int64_t group, uint32_t position, uint32_t lane) const;
+  numerics::RowKey InjectionKeyOf(int64_t group, uint32_t position, uint32_t lane) const;
   DecodePass NewPass() const;
   void NoteSigma();
   double SigmaOf(const GeneratedGroup& group) const;
@@ -76,7 +85,9 @@ class DecodeRequest final {
 
   const GenerateRequest& request_;
   const ModelConfig& config_;
+  const numerics::InjectionPolicy* const injection_;  // null: none in this phase
   std::shared_ptr<const DecodeWeights> weights_;
+  std::shared_ptr<const InjectedWeights> injected_;  // null: no operand errs
   DecodeMemory& memory_;
   float inv_temperature_;
   int64_t longest_prompt_ = 0;
@@ -87,6 +98,7 @@ class DecodeRequest final {
   // Per step, one per active row.
   std::vector<DecodeRow> rows_;
   std::vector<numerics::RowKey> keys_;
+  std::vector<numerics::RowKey> injection_keys_;
   GenerateResult result_;
 };
 

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "model/torch_status.h"
 #include "services/base/random_key.h"
+#include "services/base/status_macros.h"
 
 namespace temper::model {
 namespace {
@@ -118,16 +119,21 @@ void DecodeWeights::Embed(int32_t token, float* x) const {
   for (int64_t k = 0; k < hidden; ++k) x[k] = panel[k * numerics::PackedMatrix::kPanel];
 }
 
-absl::StatusOr<std::shared_ptr<const DecodeWeights>> PackForDecoding(const Parameters& parameters,
-                                                                     uint64_t version,
-                                                                     const AqnInstall& aqn) {
+absl::StatusOr<std::shared_ptr<const DecodeWeights>> PackForDecoding(
+    const Parameters& parameters, uint64_t version, const AqnInstall& aqn,
+    const InjectionInstall& injection) {
   if (aqn.plan != nullptr && aqn.plan->enabled &&
       aqn.plan->draw != numerics::AqnDrawScope::kPerVersion) {
     return absl::UnimplementedError("AQN draws per group and per worker are not built");
   }
   return RunTorchFor<std::shared_ptr<const DecodeWeights>>(
       "pack weights", [&]() -> absl::StatusOr<std::shared_ptr<const DecodeWeights>> {
-        return std::make_shared<const DecodeWeights>(Packer(parameters, version, aqn).Pack());
+        auto weights = std::make_shared<DecodeWeights>(Packer(parameters, version, aqn).Pack());
+        if (injection.policy != nullptr) {
+          TEMPER_ASSIGN_OR_RETURN(weights->injected, InjectWeights(*weights, *injection.policy,
+                                                                   {.seed = injection.run_seed}));
+        }
+        return weights;
       });
 }
 

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "model/decode_engine.h"
+#include "model/injected_weights.h"
 #include "model/noise_context.h"
 #include "model/parameters.h"
 #include "numerics/aqn.h"
@@ -42,15 +43,17 @@ struct DecodeWeights {
   DecodeNorm final_norm;
   numerics::PackedMatrix lm_head;
   std::vector<float> embedding;  // [vocab, hidden]; empty where lm_head is tied
+  // As the rollouts multiply them, made when the version is installed; null without injection.
+  std::shared_ptr<const InjectedWeights> injected;
 
   // Copies the embedding of a token to x: [hidden].
   void Embed(int32_t token, float* x) const;
 };
 
-// Errors: Unimplemented for AQN draws other than per version. Parameters must have the names of
-// ExpectedTensors(parameters.config).
-absl::StatusOr<std::shared_ptr<const DecodeWeights>> PackForDecoding(const Parameters& parameters,
-                                                                     uint64_t version,
-                                                                     const AqnInstall& aqn);
+// Errors: Unimplemented for AQN draws other than per version; as InjectWeights. Parameters must
+// have the names of ExpectedTensors(parameters.config).
+absl::StatusOr<std::shared_ptr<const DecodeWeights>> PackForDecoding(
+    const Parameters& parameters, uint64_t version, const AqnInstall& aqn,
+    const InjectionInstall& injection);
 
 }  // namespace temper::model

@@ -1,6 +1,7 @@
 #include "model/noise_context.h"
 
 #include <algorithm>
+#include <array>
 
 #include "services/base/check.h"
 #include "services/base/text.h"
@@ -10,23 +11,35 @@ namespace temper::model {
 using numerics::Direction;
 using numerics::Operator;
 using numerics::Phase;
+using numerics::TensorRole;
+
+namespace {
+
+constexpr std::array<TensorRole, 3> kInjectionRoles = {
+    TensorRole::kInputOperand, TensorRole::kWeightOperand, TensorRole::kInjectedOutput};
+
+}  // namespace
 
 absl::Status CheckPolicySupported(const numerics::NoisePolicy& policy) {
   constexpr Operator kUnsupported[] = {
       Operator::kRouter,          Operator::kLoraA,   Operator::kLoraB, Operator::kAttentionScores,
       Operator::kAttentionValues, Operator::kSoftmax, Operator::kSilu,  Operator::kRmsNorm};
-  for (int phase = 0; phase < numerics::kPhaseCount; ++phase) {
-    for (Direction direction : {Direction::kForward, Direction::kBackward}) {
-      for (Operator op : kUnsupported) {
-        for (int layer = numerics::kNoLayer; layer < policy.num_layers(); ++layer) {
-          if (policy.Scale(static_cast<Phase>(phase), direction, op, layer) > 0.0) {
-            return absl::UnimplementedError(
-                base::Cat("error on the operator ", numerics::OperatorName(op),
-                          " is not built: only linear layers (q, k, v, o, gate, up, down, "
-                          "lm_head) can err"));
-          }
-        }
+  const auto errs = [&](Operator op, int layer) {
+    if (policy.injection().enabled() && policy.injection().Selects(op, layer)) return true;
+    for (int phase = 0; phase < numerics::kPhaseCount; ++phase) {
+      for (Direction direction : {Direction::kForward, Direction::kBackward}) {
+        if (policy.Scale(static_cast<Phase>(phase), direction, op, layer) > 0.0) return true;
       }
+    }
+    return false;
+  };
+  for (Operator op : kUnsupported) {
+    for (int layer = numerics::kNoLayer; layer < policy.num_layers(); ++layer) {
+      if (!errs(op, layer)) continue;
+      return absl::UnimplementedError(
+          base::Cat("error on the operator ", numerics::OperatorName(op),
+                    " is not built: only linear layers (q, k, v, o, gate, up, down, "
+                    "lm_head) can err"));
     }
   }
   return absl::OkStatus();
@@ -38,35 +51,61 @@ GroupCounts::GroupCounts(Phase phase, int num_layers)
       rows_(static_cast<size_t>(2 * (num_layers + 1) * numerics::kOperatorCount)) {}
 
 numerics::NoiseRow& GroupCounts::Row(Direction direction, Operator op, int layer) {
+  return rows_[Index(direction, op, layer)];
+}
+
+numerics::NoiseRow& GroupCounts::InjectionRow(Direction direction, TensorRole role, Operator op,
+                                              int layer) {
+  if (injection_rows_.empty()) injection_rows_.resize(kInjectionRoles.size() * rows_.size());
+  const auto it = std::find(kInjectionRoles.begin(), kInjectionRoles.end(), role);
+  TEMPER_CHECK(it != kInjectionRoles.end(), "a role of hw_error_injection");
+  return injection_rows_[static_cast<size_t>(it - kInjectionRoles.begin()) * rows_.size() +
+                         Index(direction, op, layer)];
+}
+
+size_t GroupCounts::Index(Direction direction, Operator op, int layer) const {
   const int column = layer < 0 ? num_layers_ : layer;
-  const int index =
-      (static_cast<int>(direction) * (num_layers_ + 1) + column) * numerics::kOperatorCount +
-      static_cast<int>(op);
-  return rows_[static_cast<size_t>(index)];
+  return static_cast<size_t>((static_cast<int>(direction) * (num_layers_ + 1) + column) *
+                                 numerics::kOperatorCount +
+                             static_cast<int>(op));
+}
+
+numerics::NoiseRowId GroupCounts::IdOf(size_t index) const {
+  const int op = static_cast<int>(index) % numerics::kOperatorCount;
+  const int column = static_cast<int>(index) / numerics::kOperatorCount % (num_layers_ + 1);
+  const int direction = static_cast<int>(index) / numerics::kOperatorCount / (num_layers_ + 1);
+  return {
+      .phase = phase_,
+      .direction = static_cast<Direction>(direction),
+      .layer = column == num_layers_ ? numerics::kNoLayer : column,
+      .op = static_cast<Operator>(op),
+      .role = numerics::RoleInPass(static_cast<Direction>(direction), static_cast<Operator>(op))};
 }
 
 void GroupCounts::AddTo(numerics::NoiseCounters* counters) const {
   for (size_t i = 0; i < rows_.size(); ++i) {
-    if (rows_[i].operator_calls == 0) continue;
-    const int op = static_cast<int>(i) % numerics::kOperatorCount;
-    const int column = static_cast<int>(i) / numerics::kOperatorCount % (num_layers_ + 1);
-    const int direction = static_cast<int>(i) / numerics::kOperatorCount / (num_layers_ + 1);
-    counters->Add({.phase = phase_,
-                   .direction = static_cast<Direction>(direction),
-                   .layer = column == num_layers_ ? numerics::kNoLayer : column,
-                   .op = static_cast<Operator>(op),
-                   .role = numerics::RoleInPass(static_cast<Direction>(direction),
-                                                static_cast<Operator>(op))},
-                  rows_[i]);
+    if (rows_[i].operator_calls > 0) counters->Add(IdOf(i), rows_[i]);
+  }
+  for (size_t i = 0; i < injection_rows_.size(); ++i) {
+    if (injection_rows_[i].operator_calls == 0) continue;
+    numerics::NoiseRowId id = IdOf(i % rows_.size());
+    id.role = kInjectionRoles[i / rows_.size()];
+    counters->Add(id, injection_rows_[i]);
   }
 }
 
 void GroupCounts::Merge(const GroupCounts& other) {
   TEMPER_CHECK(rows_.size() == other.rows_.size(), "counts of one model");
-  for (size_t i = 0; i < rows_.size(); ++i) {
-    rows_[i].operator_calls += other.rows_[i].operator_calls;
-    if (other.rows_[i].stats.calls != 0) rows_[i].stats.Merge(other.rows_[i].stats);
-  }
+  const auto merge = [](const std::vector<numerics::NoiseRow>& from,
+                        std::vector<numerics::NoiseRow>* to) {
+    if (to->size() < from.size()) to->resize(from.size());
+    for (size_t i = 0; i < from.size(); ++i) {
+      (*to)[i].operator_calls += from[i].operator_calls;
+      if (from[i].stats.calls != 0) (*to)[i].stats.Merge(from[i].stats);
+    }
+  };
+  merge(other.rows_, &rows_);
+  merge(other.injection_rows_, &injection_rows_);
 }
 
 numerics::OperatorError RowNoise::Error(Direction direction, Operator op, int layer) const {

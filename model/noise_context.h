@@ -18,7 +18,7 @@
 namespace temper::model {
 
 // Operators whose error these engines do not implement, as a status at start rather than silence in
-// a run: Unimplemented if the policy perturbs an operator other than the linears.
+// a run: Unimplemented if the policy or its injection perturbs an operator other than the linears.
 absl::Status CheckPolicySupported(const numerics::NoisePolicy& policy);
 
 // Counts of one group: one row per (direction, layer or none, operator), dense, because the
@@ -29,14 +29,22 @@ class GroupCounts {
   GroupCounts(numerics::Phase phase, int num_layers);
 
   numerics::NoiseRow& Row(numerics::Direction direction, numerics::Operator op, int layer);
+  // The same of an injection's row. role: kInputOperand, kWeightOperand or kInjectedOutput.
+  numerics::NoiseRow& InjectionRow(numerics::Direction direction, numerics::TensorRole role,
+                                   numerics::Operator op, int layer);
   // Adds the rows that were called to `counters`.
   void AddTo(numerics::NoiseCounters* counters) const;
   void Merge(const GroupCounts& other);
 
  private:
+  size_t Index(numerics::Direction direction, numerics::Operator op, int layer) const;
+  numerics::NoiseRowId IdOf(size_t index) const;  // of rows_
+
   numerics::Phase phase_ = numerics::Phase::kRollout;
   int num_layers_ = 0;
   std::vector<numerics::NoiseRow> rows_;
+  std::vector<numerics::NoiseRow>
+      injection_rows_;  // by role above all; empty until one is asked for
 };
 
 // Rows begin .. end - 1 of a pass belong to one group.
@@ -53,6 +61,8 @@ struct RowNoise {
   // Of the draws that `phase` names. keys[r]: row r. May be empty where no error acts.
   std::span<const numerics::RowKey> keys;
   std::span<const RowSegment> segments;  // in order, without gaps, from row 0
+  // Of the draws of hw_error_injection; read where it acts on rows.
+  std::span<const numerics::RowKey> injection_keys = {};
 
   // The error of (phase, direction, op, layer); none without policy.
   numerics::OperatorError Error(numerics::Direction direction, numerics::Operator op,

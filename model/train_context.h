@@ -7,6 +7,7 @@
 #include <ATen/core/ivalue.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "model/kernels/row_kernels.h"
 #include "model/noise_context.h"
+#include "model/operand_error.h"
 #include "model/row_ops.h"
 #include "model/thread_pool.h"
 #include "model/train_forward.h"
@@ -24,10 +26,11 @@ namespace temper::model {
 // Rows that one task takes through a linear.
 inline constexpr int64_t kRowGrain = 64;
 
-// A linear's weight for y = x W^T and for g_x = g W.
+// A linear's weight for y = x W^T and for g_x = g W; empty until a pass needs it.
 struct PackedLinear {
   numerics::PackedMatrix forward;
   numerics::PackedMatrix transposed;
+  WeightPerturbation perturbation;  // of one that errs
 };
 
 // Owned by TrainModel; outlives every pass.
@@ -39,7 +42,11 @@ struct TrainContext {
   ThreadPool threads;
   const kernels::RowKernels& kernels;
   RopeTable rope;
-  std::vector<PackedLinear> linears;           // by index of the parameter; empty for others
+  std::vector<PackedLinear> linears;  // by index of the parameter; empty for others
+  // The same of weights that err, as the last pass that had some read them; null: of none yet.
+  // Passes keep their own until they are gone.
+  std::shared_ptr<std::vector<PackedLinear>> injected;
+  uint64_t injected_id = 0;                    // InjectionPolicy::WeightsId
   std::vector<GroupCounts> backward_counts;    // per worker, phase train
   std::vector<std::vector<float>> attention;   // per worker, scratch
   std::vector<std::vector<float>> vocabulary;  // per worker, [vocab]
@@ -64,6 +71,19 @@ struct HeadRow {
   int32_t target = 0;
 };
 
+// Where a linear's error acts and which packed weight it multiplies with.
+struct LinearSite {
+  numerics::Operator op;
+  int layer;
+  int64_t parameter;  // index into TrainContext::linears
+};
+
+// The keys of some rows of a pass: of the operators' errors, and of injections where they draw.
+struct PassKeys {
+  std::span<const numerics::RowKey> forward;
+  std::span<const numerics::RowKey> injection;
+};
+
 // Held by the graph's nodes, so it lives as long as the graph.
 struct TrainPass final : torch::CustomClassHolder {
   TrainContext* context = nullptr;
@@ -81,33 +101,46 @@ struct TrainPass final : torch::CustomClassHolder {
   std::vector<GroupCounts> forward_counts;      // per worker
   std::vector<std::vector<float>> aqn_norms;    // perturbed norms; empty without AQN
 
+  // hw_error_injection: null where it does not act in this phase. Its draws of rows, one per row,
+  // and of weights.
+  const numerics::InjectionPolicy* injection = nullptr;
+  numerics::TensorError no_error;
+  std::vector<numerics::RowKey> injection_keys;
+  uint64_t weight_key = 0;
+  std::shared_ptr<std::vector<PackedLinear>> injected;  // TrainContext::injected; null without
+
   int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
   // The error of the forward draw whose D multiplies gradients; none where D = 1. It is linear, so
   // to multiply by its D is to apply it.
   numerics::OperatorError GradientFactor(numerics::Operator op, int layer) const;
+  // The injected error of an operand or result; none where it has none.
+  const numerics::TensorError& Injected(numerics::TensorRole role, numerics::Operator op,
+                                        int layer) const;
   // The error of the operator's g_x.
   numerics::OperatorError InputGradientError(numerics::Operator op, int layer) const;
 
+  // x^ of x, which holds rows first .. first + rows - 1 of `keys`, in `buffer` (as large) where it
+  // errs, else x itself. Counts both operands. [rows, cols] contiguous.
+  const float* Operand(const float* x, int64_t first, int64_t rows, int64_t cols,
+                       const PassKeys& keys, const LinearSite& site, numerics::Direction direction,
+                       int worker, float* buffer);
   // y holds rows first .. first + rows - 1 of `keys`; [rows, cols] contiguous.
-  void ForwardError(float* y, int64_t first, int64_t rows, int64_t cols,
-                    std::span<const numerics::RowKey> keys, numerics::Operator op, int layer,
-                    int worker);
+  void ForwardError(float* y, int64_t first, int64_t rows, int64_t cols, const PassKeys& keys,
+                    numerics::Operator op, int layer, int worker);
   void GradientError(float* gx, int64_t first, int64_t rows, int64_t cols,
                      std::span<const numerics::RowKey> keys, numerics::Operator op, int layer,
                      int worker);
+  // g_W D_W in place, for a g_W [out, in] that holds this pass alone.
+  void MultiplyByWeightFactor(const LinearSite& site, float* gw, int64_t out, int64_t in) const;
+  // The packed weight that the pass multiplies with.
+  const PackedLinear& Weights(const LinearSite& site) const;
+  PassKeys keys() const { return {.forward = forward_keys, .injection = injection_keys}; }
 };
 using PassHandle = c10::intrusive_ptr<TrainPass>;
 
 // Lays out the rows of a batch and their keys. InvalidArgument as TrainModel::Forward.
 absl::StatusOr<PassHandle> LayOutPass(std::span<const TrainGroup> groups,
                                       const LogProbOptions& options, TrainContext* context);
-
-// Where a linear's error acts and which packed weight it multiplies with.
-struct LinearSite {
-  numerics::Operator op;
-  int layer;
-  int64_t parameter;  // index into TrainContext::linears
-};
 
 // Differentiable operators over [rows, features] tensors, float32, contiguous.
 at::Tensor EmbedRows(const at::Tensor& weight, const PassHandle& pass);

@@ -32,6 +32,17 @@ struct NamedLinear {
   bool tied_embedding = false;
 };
 
+// W [out, in] packed for g W.
+numerics::PackedMatrix PackTransposed(const float* values, int64_t out, int64_t in) {
+  std::vector<float> transposed(static_cast<size_t>(out * in));
+  for (int64_t n = 0; n < out; ++n) {
+    for (int64_t k = 0; k < in; ++k) {
+      transposed[static_cast<size_t>(k * out + n)] = values[n * in + k];
+    }
+  }
+  return numerics::Pack(transposed.data(), in, out);
+}
+
 }  // namespace
 
 struct TrainModel::Impl {
@@ -86,27 +97,49 @@ struct TrainModel::Impl {
     return index < 0 ? at::Tensor() : parameters.named[static_cast<size_t>(index)].second;
   }
 
-  // with_transposed: what the backward pass needs as well.
-  void PackIfChanged(bool with_transposed) {
-    if (packed && (packed_transposed || !with_transposed)) return;
-    context.threads.Run(static_cast<int64_t>(linears.size()), [&](int64_t task, int) {
-      const int64_t index = linears[static_cast<size_t>(task)].site.parameter;
-      const at::Tensor& weight = parameters.named[static_cast<size_t>(index)].second;
-      const int64_t out = weight.size(0), in = weight.size(1);
-      const float* values = weight.data_ptr<float>();
-      PackedLinear& linear = context.linears[static_cast<size_t>(index)];
-      if (!packed) linear.forward = numerics::Pack(values, out, in);
-      if (!with_transposed) return;
-      std::vector<float> transposed(static_cast<size_t>(out * in));
-      for (int64_t n = 0; n < out; ++n) {
-        for (int64_t k = 0; k < in; ++k) {
-          transposed[static_cast<size_t>(k * out + n)] = values[n * in + k];
-        }
+  // Packs what `pass` multiplies with and is not packed. with_transposed: what its backward pass
+  // needs as well.
+  absl::Status PackFor(TrainPass* pass, bool with_transposed) {
+    if (pass->injection != nullptr) {
+      const uint64_t id = pass->injection->WeightsId(pass->weight_key);
+      if (context.injected == nullptr || context.injected_id != id) {
+        context.injected = std::make_shared<std::vector<PackedLinear>>(parameters.named.size());
+        context.injected_id = id;
       }
-      linear.transposed = numerics::Pack(transposed.data(), in, out);
+      pass->injected = context.injected;
+    }
+    std::vector<absl::Status> statuses(linears.size());
+    context.threads.Run(static_cast<int64_t>(linears.size()), [&](int64_t task, int) {
+      statuses[static_cast<size_t>(task)] =
+          PackLinear(linears[static_cast<size_t>(task)].site, *pass, with_transposed);
     });
-    packed = true;
-    packed_transposed = with_transposed;
+    for (const absl::Status& status : statuses) TEMPER_RETURN_IF_ERROR(status);
+    return absl::OkStatus();
+  }
+
+  absl::Status PackLinear(const LinearSite& site, const TrainPass& pass, bool with_transposed) {
+    const auto index = static_cast<size_t>(site.parameter);
+    const numerics::TensorError& error =
+        pass.Injected(numerics::TensorRole::kWeightOperand, site.op, site.layer);
+    PackedLinear& linear = (error.acts() ? *pass.injected : context.linears)[index];
+    const bool pack_forward = linear.forward.out_features() == 0;
+    const bool pack_transposed = with_transposed && linear.transposed.out_features() == 0;
+    if (!pack_forward && !pack_transposed) return absl::OkStatus();
+    const at::Tensor& weight = parameters.named[index].second;
+    const int64_t out = weight.size(0), in = weight.size(1);
+    const float* values = weight.data_ptr<float>();
+    std::vector<float> perturbed;
+    if (error.acts()) {
+      const uint32_t role =
+          numerics::Site(site.layer, site.op, numerics::TensorRole::kWeightOperand);
+      TEMPER_ASSIGN_OR_RETURN(
+          linear.perturbation,
+          PerturbWeight(error, values, out, in, pass.weight_key, role, &perturbed));
+      values = perturbed.data();
+    }
+    if (pack_forward) linear.forward = numerics::Pack(values, out, in);
+    if (pack_transposed) linear.transposed = PackTransposed(values, out, in);
+    return absl::OkStatus();
   }
 
   absl::Status DrawAqn(const TrainAqn& aqn, TrainPass* pass) const {
@@ -177,15 +210,16 @@ struct TrainModel::Impl {
   std::vector<LayerIndex> layers;
   int64_t embedding = -1, final_norm = -1, head = -1;
   std::vector<NamedLinear> linears;
-  bool packed = false;  // PackedLinear::forward is of the parameters as they are
-  bool packed_transposed = false;
 };
 
 TrainModel::TrainModel(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TrainModel::~TrainModel() = default;
 Parameters& TrainModel::parameters() { return impl_->parameters; }
 const Parameters& TrainModel::parameters() const { return impl_->parameters; }
-void TrainModel::ParametersChanged() { impl_->packed = impl_->packed_transposed = false; }
+void TrainModel::ParametersChanged() {
+  for (PackedLinear& linear : impl_->context.linears) linear = {};
+  impl_->context.injected = nullptr;
+}
 
 absl::StatusOr<std::unique_ptr<TrainModel>> TrainModel::Create(const Parameters& parameters,
                                                                TrainOptions options) {
@@ -217,7 +251,7 @@ absl::StatusOr<LogProbs> TrainModel::Forward(std::span<const TrainGroup> groups,
         !apart.defined()) {
       apart = at::zeros(impl_->Tensor(impl_->embedding).sizes(), at::kFloat);
     }
-    impl_->PackIfChanged(options.gradients);
+    TEMPER_RETURN_IF_ERROR(impl_->PackFor(pass.get(), options.gradients));
     if (pass->head_rows.empty()) {
       return LogProbs{.logprobs = at::empty({0}, at::kFloat),
                       .entropy = at::empty({0}, at::kFloat)};

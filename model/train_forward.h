@@ -12,7 +12,8 @@
 // g_x then gets its own error keyed by token. At the positions of a prompt it acts on the sum over
 // the completions of the pass; so that this is the group's sum, a pass holds whole groups wherever
 // that error is not linear (for a linear one it makes no difference). The error of g_W acts once
-// per optimizer step on the accumulated gradient: ApplyGradWeightError.
+// per optimizer step on the accumulated gradient: ApplyGradWeightError. Under injection x and W are
+// the operands as they were multiplied: docs/numerics.md, "Injection".
 
 #include <ATen/core/Tensor.h>
 
@@ -52,6 +53,7 @@ struct TrainNoise {
   numerics::LearnerNoise draw = numerics::LearnerNoise::kSame;
   uint64_t run_seed = 0;        // in phase kEval: the noise seed
   uint64_t optimizer_step = 0;  // keys fresh draws and g_x
+  uint64_t policy_version = 0;  // of the weights: keys the injected error of weights
 };
 
 // AQN inside the learner's own norms (`where: both`). sigma 0 or plan null: clean norms.
@@ -94,7 +96,7 @@ class TrainModel final {
   // optimizer writes to them and then calls ParametersChanged.
   Parameters& parameters();
   const Parameters& parameters() const;
-  // Packs the weights anew at the next pass.
+  // Packs the weights anew at the next pass, and perturbs anew those that err.
   void ParametersChanged();
 
   // Log-probs of every completion token given its prompt. Forward counts of the pass are added to

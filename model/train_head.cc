@@ -14,7 +14,9 @@
 namespace temper::model {
 namespace {
 
+using numerics::Direction;
 using numerics::Operator;
+using numerics::TensorRole;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
@@ -54,7 +56,8 @@ class HeadChunk {
   HeadChunk(TrainPass& pass, const float* hidden, int64_t first, int64_t parameter)
       : pass_(pass),
         context_(*pass.context),
-        packed_(context_.linears[static_cast<size_t>(parameter)]),
+        site_{kOp, kLayer, parameter},
+        packed_(pass.Weights(site_)),
         first_(first),
         rows_(std::min(context_.options.head_rows,
                        static_cast<int64_t>(pass.head_rows.size()) - first)),
@@ -65,20 +68,24 @@ class HeadChunk {
       std::copy_n(hidden + Head(i).row * width_, width_, context_.head_inputs.data() + i * width_);
       forward_keys_.push_back(pass.forward_keys[row]);
       gradient_keys_.push_back(pass.gradient_keys[row]);
+      if (pass.injection != nullptr) injection_keys_.push_back(pass.injection_keys[row]);
     }
   }
 
-  // Calls body(row of the chunk, its logits, worker) for every row. count: as a forward pass.
+  // Calls body(row of the chunk, its logits, worker) for every row. The backward pass repeats the
+  // logits of the forward pass and counts what it reads as its own.
   template <typename Body>
-  void ForEachLogits(bool count, const Body& body) {
+  void ForEachLogits(Direction direction, const Body& body) {
     context_.threads.Split(rows_, kHeadGrain, [&](int64_t begin, int64_t end, int worker) {
       float* logits = context_.head_logits.data() + begin * vocab_;
-      numerics::Gemm(context_.head_inputs.data() + begin * width_, end - begin, width_,
-                     packed_.forward, logits, vocab_);
-      if (count) {
-        pass_.ForwardError(logits, begin, end - begin, vocab_, forward_keys_, kOp, kLayer, worker);
+      float* inputs = context_.head_inputs.data() + begin * width_;
+      TakeOperand(inputs, begin, end - begin, direction, worker);
+      numerics::Gemm(inputs, end - begin, width_, packed_.forward, logits, vocab_);
+      if (direction == Direction::kForward) {
+        pass_.ForwardError(logits, begin, end - begin, vocab_, keys(), kOp, kLayer, worker);
       } else {
-        RepeatError(logits, begin, end - begin, ForwardError());
+        RepeatError(logits, begin, end - begin, ForwardError(), TensorRole::kOutput);
+        RepeatInjection(logits, begin, end - begin);
       }
       for (int64_t i = begin; i < end; ++i) {
         body(i, context_.head_logits.data() + i * vocab_, worker);
@@ -92,10 +99,16 @@ class HeadChunk {
     float* g = context_.head_logits.data();
     std::vector<float> gx(static_cast<size_t>(rows_ * width_));
     const numerics::OperatorError factor = pass_.GradientFactor(kOp, kLayer);
+    const numerics::OperatorError y_factor =
+        pass_.Injected(TensorRole::kInjectedOutput, kOp, kLayer).GradientFactor();
+    const numerics::OperatorError x_factor =
+        pass_.Injected(TensorRole::kInputOperand, kOp, kLayer).GradientFactor();
     context_.threads.Split(rows_, kHeadGrain, [&](int64_t begin, int64_t end, int worker) {
       float* part = gx.data() + begin * width_;
-      RepeatError(g + begin * vocab_, begin, end - begin, factor);
+      RepeatError(g + begin * vocab_, begin, end - begin, y_factor, TensorRole::kInjectedOutput);
+      RepeatError(g + begin * vocab_, begin, end - begin, factor, TensorRole::kOutput);
       numerics::Gemm(g + begin * vocab_, end - begin, vocab_, packed_.transposed, part, width_);
+      Multiply(part, begin, end - begin, width_, x_factor, TensorRole::kInputOperand);
       if (err) {
         pass_.GradientError(part, begin, end - begin, width_, gradient_keys_, kOp, kLayer, worker);
       }
@@ -120,21 +133,47 @@ class HeadChunk {
                                              kLayer);
   }
 
+  PassKeys keys() const { return {.forward = forward_keys_, .injection = injection_keys_}; }
+
+  // Replaces rows of the chunk's inputs by x^.
+  void TakeOperand(float* inputs, int64_t begin, int64_t rows, Direction direction, int worker) {
+    const bool errs = pass_.Injected(TensorRole::kInputOperand, kOp, kLayer).acts();
+    std::vector<float> buffer(errs ? static_cast<size_t>(rows * width_) : 0);
+    pass_.Operand(inputs, begin, rows, width_, keys(), site_, direction, worker, buffer.data());
+    std::copy(buffer.begin(), buffer.end(), inputs);
+  }
+
   // Perturbs under the forward's draws without counting.
-  void RepeatError(float* y, int64_t begin, int64_t rows,
-                   const numerics::OperatorError& error) const {
+  void Multiply(float* y, int64_t begin, int64_t rows, int64_t cols,
+                const numerics::OperatorError& error, TensorRole role) const {
     if (!error.acts()) return;
+    const auto& keys = role == TensorRole::kOutput ? forward_keys_ : injection_keys_;
     numerics::ApplyError(
-        error, y, rows, vocab_, vocab_,
-        std::span(forward_keys_).subspan(static_cast<size_t>(begin), static_cast<size_t>(rows)),
-        numerics::Site(kLayer, kOp, numerics::TensorRole::kOutput), nullptr);
+        error, y, rows, cols, cols,
+        std::span(keys).subspan(static_cast<size_t>(begin), static_cast<size_t>(rows)),
+        numerics::Site(kLayer, kOp, role), nullptr);
+  }
+  void RepeatError(float* y, int64_t begin, int64_t rows, const numerics::OperatorError& error,
+                   TensorRole role) const {
+    Multiply(y, begin, rows, vocab_, error, role);
+  }
+
+  void RepeatInjection(float* y, int64_t begin, int64_t rows) const {
+    const numerics::TensorError& error = pass_.Injected(TensorRole::kInjectedOutput, kOp, kLayer);
+    if (!error.acts()) return;
+    const std::vector<float> before(y, y + rows * vocab_);
+    error.PerturbRows(
+        before.data(), rows, vocab_, vocab_, y, vocab_,
+        std::span(injection_keys_).subspan(static_cast<size_t>(begin), static_cast<size_t>(rows)),
+        numerics::Site(kLayer, kOp, TensorRole::kInjectedOutput), nullptr);
   }
 
   TrainPass& pass_;
   TrainContext& context_;
+  const LinearSite site_;
   const PackedLinear& packed_;
   int64_t first_, rows_, width_, vocab_;
-  std::vector<numerics::RowKey> forward_keys_, gradient_keys_;
+  std::vector<numerics::RowKey> forward_keys_, gradient_keys_, injection_keys_;
 };
 
 struct HeadFunction : torch::autograd::Function<HeadFunction> {
@@ -152,7 +191,7 @@ struct HeadFunction : torch::autograd::Function<HeadFunction> {
     const int64_t vocab = weight.size(0);
     for (int64_t first = 0; first < tokens; first += context.options.head_rows) {
       HeadChunk chunk(*pass, hs, first, parameter);
-      chunk.ForEachLogits(true, [&](int64_t i, const float* logits, int worker) {
+      chunk.ForEachLogits(Direction::kForward, [&](int64_t i, const float* logits, int worker) {
         float* weights = context.vocabulary[static_cast<size_t>(worker)].data();
         const RowSoftmax softmax = ComputeSoftmax(context.kernels, logits, vocab, inv_t, weights);
         ps[first + i] = softmax.LogProb(logits[chunk.Head(i).target], inv_t);
@@ -179,8 +218,11 @@ struct HeadFunction : torch::autograd::Function<HeadFunction> {
     at::Tensor ghidden = at::zeros(hidden.sizes(), hidden.options());
     // A tied embedding's part through lm_head is kept apart while it has an error to come.
     const bool apart = ctx->saved_data["tied"].toBool() && context.tied_head_gradient.defined();
-    at::Tensor gw =
-        apart ? context.tied_head_gradient : at::zeros({vocab, hidden.size(1)}, hidden.options());
+    // D of the weight's error multiplies what this pass adds.
+    const bool alone =
+        pass->Injected(TensorRole::kWeightOperand, kOp, kLayer).GradientFactor().acts();
+    at::Tensor gw = apart && !alone ? context.tied_head_gradient
+                                    : at::zeros({vocab, hidden.size(1)}, hidden.options());
     const float* hs = hidden.const_data_ptr<float>();
     const float* gs = g.const_data_ptr<float>();
     float* ghs = ghidden.mutable_data_ptr<float>();
@@ -189,7 +231,7 @@ struct HeadFunction : torch::autograd::Function<HeadFunction> {
     const bool err_on_sum = ErrsOnSum(*pass);
     for (int64_t first = 0; first < g.size(0); first += context.options.head_rows) {
       HeadChunk chunk(*pass, hs, first, ctx->saved_data["parameter"].toInt());
-      chunk.ForEachLogits(false, [&](int64_t i, float* logits, int worker) {
+      chunk.ForEachLogits(Direction::kBackward, [&](int64_t i, float* logits, int worker) {
         float* weights = context.vocabulary[static_cast<size_t>(worker)].data();
         const RowSoftmax softmax = ComputeSoftmax(context.kernels, logits, vocab, inv_t, weights);
         // d logprob / d logit_v = (1[v = target] - p_v) / temperature
@@ -202,6 +244,11 @@ struct HeadFunction : torch::autograd::Function<HeadFunction> {
       chunk.Backward(!err_on_sum, ghs, gws);
     }
     if (err_on_sum) PerturbSum(*pass, ghs);
+    pass->MultiplyByWeightFactor({kOp, kLayer, ctx->saved_data["parameter"].toInt()}, gws, vocab,
+                                 hidden.size(1));
+    if (apart && alone) {
+      context.kernels.add(context.tied_head_gradient.mutable_data_ptr<float>(), gws, gw.numel());
+    }
     return {ghidden, apart ? at::Tensor() : gw, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };

@@ -1,8 +1,9 @@
-// The perturbed linear operator: y = e(x W^T) + b.
-//   g_x = error((g D) W), g_W = (g D)^T x, g_b = sum of g.
-// D = de/dy where the error is linear (1 + s n of relative Gaussian, 1 + s of the relative bias);
-// it is 1 for every other type, and for all with `straight_through`. The error of g_W acts later,
-// on its sum over the batch (TrainModel::ApplyGradWeightError).
+// The perturbed linear operator: y = E(e(x^ W^^T)) + b, where ^ and E are injections.
+//   g_x = error(((g D) W^) D_x), g_W = ((g D)^T x^) D_W, g_b = sum of g.
+// D = d(E e)/dy, D_x and D_W those of the operands' errors: 1 + s n of relative Gaussian, 1 + s of
+// the relative bias; 1 for every other type, and for e with `straight_through`. x^ is made again in
+// the backward pass rather than kept. The error of g_W acts later, on its sum over the batch
+// (TrainModel::ApplyGradWeightError).
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -10,6 +11,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <vector>
 
 #include "model/train_context.h"
 #include "numerics/operator_error.h"
@@ -17,19 +19,23 @@
 namespace temper::model {
 namespace {
 
+using numerics::Direction;
+using numerics::TensorRole;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 // Output features whose weight gradient one task sums: whole tiles on every instruction set.
 constexpr int64_t kFeatureGrain = 24;
 
-// g D for the rows begin .. end - 1.
-void MultiplyByFactor(const TrainPass& pass, const LinearSite& site, int64_t begin, int64_t rows,
-                      int64_t cols, const numerics::OperatorError& factor, float* g) {
+// Multiplies rows begin .. begin + rows - 1 by the D of `factor`, whose draws have these keys.
+void MultiplyByFactor(const numerics::OperatorError& factor, const LinearSite& site,
+                      numerics::TensorRole role, const std::vector<numerics::RowKey>& keys,
+                      int64_t begin, int64_t rows, int64_t cols, float* g) {
+  if (!factor.acts()) return;
   numerics::ApplyError(
       factor, g, rows, cols, cols,
-      std::span(pass.forward_keys).subspan(static_cast<size_t>(begin), static_cast<size_t>(rows)),
-      numerics::Site(site.layer, site.op, numerics::TensorRole::kOutput), nullptr);
+      std::span(keys).subspan(static_cast<size_t>(begin), static_cast<size_t>(rows)),
+      numerics::Site(site.layer, site.op, role), nullptr);
 }
 
 struct LinearFunction : torch::autograd::Function<LinearFunction> {
@@ -42,12 +48,15 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     const float* xs = x.const_data_ptr<float>();
     const float* b = bias.has_value() ? bias->const_data_ptr<float>() : nullptr;
     float* ys = y.mutable_data_ptr<float>();
-    const PackedLinear& packed = context.linears[static_cast<size_t>(site.parameter)];
+    const PackedLinear& packed = pass->Weights(site);
+    const bool x_errs = pass->Injected(TensorRole::kInputOperand, site.op, site.layer).acts();
     context.threads.Split(rows, kRowGrain, [&](int64_t begin, int64_t end, int worker) {
       float* part = ys + begin * out;
-      numerics::Gemm(xs + begin * in, end - begin, in, packed.forward, part, out);
-      pass->ForwardError(part, begin, end - begin, out, pass->forward_keys, site.op, site.layer,
-                         worker);
+      std::vector<float> buffer(x_errs ? static_cast<size_t>((end - begin) * in) : 0);
+      const float* operand = pass->Operand(xs + begin * in, begin, end - begin, in, pass->keys(),
+                                           site, Direction::kForward, worker, buffer.data());
+      numerics::Gemm(operand, end - begin, in, packed.forward, part, out);
+      pass->ForwardError(part, begin, end - begin, out, pass->keys(), site.op, site.layer, worker);
       if (b != nullptr) context.kernels.add_bias(part, end - begin, out, out, b);
     });
     ctx->save_for_backward({x});
@@ -73,39 +82,59 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
       pass->context->kernels.column_sums(g.const_data_ptr<float>(), g.size(0), g.size(1),
                                          bias_gradient.mutable_data_ptr<float>());
     }
-    at::Tensor scaled = g;
-    at::Tensor gx = InputGradient(*pass, site, x.size(1), &scaled);
-    return {gx, WeightGradient(*pass, x, scaled), bias_gradient, at::Tensor(), at::Tensor()};
+    at::Tensor scaled = g, operand = x;
+    at::Tensor gx = InputGradient(*pass, site, &scaled, &operand);
+    return {gx, WeightGradient(*pass, site, operand, scaled), bias_gradient, at::Tensor(),
+            at::Tensor()};
   }
 
-  // Replaces *g by g D where D is not 1.
-  static at::Tensor InputGradient(TrainPass& pass, const LinearSite& site, int64_t in,
-                                  at::Tensor* g) {
+  // Replaces *g by g D where D is not 1, and *x by x^ where it errs.
+  static at::Tensor InputGradient(TrainPass& pass, const LinearSite& site, at::Tensor* g,
+                                  at::Tensor* x) {
     TrainContext& context = *pass.context;
-    const int64_t rows = g->size(0), out = g->size(1);
+    const int64_t rows = g->size(0), out = g->size(1), in = x->size(1);
+    const auto injected = [&](TensorRole role) -> const numerics::TensorError& {
+      return pass.Injected(role, site.op, site.layer);
+    };
     const numerics::OperatorError factor = pass.GradientFactor(site.op, site.layer);
+    const numerics::OperatorError y_factor = injected(TensorRole::kInjectedOutput).GradientFactor();
+    const numerics::OperatorError x_factor = injected(TensorRole::kInputOperand).GradientFactor();
+    const bool scales = factor.acts() || y_factor.acts();
+    const bool x_errs = injected(TensorRole::kInputOperand).acts();
     const float* gs = g->const_data_ptr<float>();
-    at::Tensor scaled = factor.acts() ? at::empty({rows, out}, g->options()) : *g;
-    float* ss = factor.acts() ? scaled.mutable_data_ptr<float>() : nullptr;
+    const float* xs = x->const_data_ptr<float>();
+    at::Tensor scaled = scales ? at::empty({rows, out}, g->options()) : *g;
+    at::Tensor operand = x_errs ? at::empty({rows, in}, g->options()) : *x;
+    float* ss = scales ? scaled.mutable_data_ptr<float>() : nullptr;
+    float* operands = x_errs ? operand.mutable_data_ptr<float>() : nullptr;
     at::Tensor gx = at::empty({rows, in}, g->options());
     float* gxs = gx.mutable_data_ptr<float>();
-    const PackedLinear& packed = context.linears[static_cast<size_t>(site.parameter)];
+    const PackedLinear& packed = pass.Weights(site);
     context.threads.Split(rows, kRowGrain, [&](int64_t begin, int64_t end, int worker) {
       const float* from = gs + begin * out;
       if (ss != nullptr) {
         std::copy(from, gs + end * out, ss + begin * out);
-        MultiplyByFactor(pass, site, begin, end - begin, out, factor, ss + begin * out);
+        MultiplyByFactor(y_factor, site, TensorRole::kInjectedOutput, pass.injection_keys, begin,
+                         end - begin, out, ss + begin * out);
+        MultiplyByFactor(factor, site, TensorRole::kOutput, pass.forward_keys, begin, end - begin,
+                         out, ss + begin * out);
         from = ss + begin * out;
       }
+      pass.Operand(xs + begin * in, begin, end - begin, in, pass.keys(), site, Direction::kBackward,
+                   worker, x_errs ? operands + begin * in : nullptr);
       numerics::Gemm(from, end - begin, out, packed.transposed, gxs + begin * in, in);
+      MultiplyByFactor(x_factor, site, TensorRole::kInputOperand, pass.injection_keys, begin,
+                       end - begin, in, gxs + begin * in);
       pass.GradientError(gxs + begin * in, begin, end - begin, in, pass.gradient_keys, site.op,
                          site.layer, worker);
     });
     *g = scaled;
+    *x = operand;
     return gx;
   }
 
-  static at::Tensor WeightGradient(TrainPass& pass, const at::Tensor& x, const at::Tensor& g) {
+  static at::Tensor WeightGradient(TrainPass& pass, const LinearSite& site, const at::Tensor& x,
+                                   const at::Tensor& g) {
     const int64_t rows = x.size(0), in = x.size(1), out = g.size(1);
     at::Tensor gw = at::zeros({out, in}, g.options());
     const float* xs = x.const_data_ptr<float>();
@@ -114,6 +143,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     pass.context->threads.Split(out, kFeatureGrain, [&](int64_t begin, int64_t end, int) {
       pass.context->kernels.grad_weight(gs, out, xs, in, rows, begin, end, in, gws, in);
     });
+    pass.MultiplyByWeightFactor(site, gws, out, in);
     return gw;
   }
 };

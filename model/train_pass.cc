@@ -20,6 +20,13 @@ uint64_t ForwardKey(const TrainNoise& noise, uint64_t group_index) {
   return base::ForwardErrorKey(noise.run_seed, group_index);
 }
 
+numerics::InjectionDraw DrawOf(const TrainNoise& noise) {
+  return {.phase = noise.phase,
+          .seed = noise.run_seed,
+          .fresh = noise.draw == numerics::LearnerNoise::kFresh,
+          .optimizer_step = noise.optimizer_step};
+}
+
 class Layout {
  public:
   Layout(const LogProbOptions& options, const ModelConfig& config, TrainPass* pass)
@@ -38,6 +45,9 @@ class Layout {
     gradient_key_ =
         frozen ? forward_key_
                : base::GradInputErrorKey(noise_.run_seed, group.group_index, noise_.optimizer_step);
+    if (pass_.injection != nullptr) {
+      injection_key_ = pass_.injection->RowKey(DrawOf(noise_), group.group_index);
+    }
     GroupRows rows;
     const auto prompt = static_cast<int64_t>(group.prompt_ids.size());
     rows.prompt = {.first = pass_.rows(), .count = prompt};
@@ -81,6 +91,8 @@ class Layout {
           {.key = forward_key_, .position = key_position, .lane = key_lane});
       pass_.gradient_keys.push_back(
           {.key = gradient_key_, .position = key_position, .lane = key_lane});
+      if (pass_.injection == nullptr) continue;
+      pass_.injection_keys.push_back({.key = injection_key_, .position = position, .lane = lane});
     }
     return absl::OkStatus();
   }
@@ -91,6 +103,7 @@ class Layout {
   bool frozen_ = false;
   uint64_t forward_key_ = 0;
   uint64_t gradient_key_ = 0;
+  uint64_t injection_key_ = 0;
 };
 
 // Floats that one group's attention needs in a worker's scratch memory.
@@ -155,15 +168,64 @@ numerics::OperatorError TrainPass::InputGradientError(numerics::Operator op, int
              : backward_policy->Error(Phase::kTrain, Direction::kBackward, op, layer);
 }
 
+const numerics::TensorError& TrainPass::Injected(numerics::TensorRole role, numerics::Operator op,
+                                                 int layer) const {
+  return injection == nullptr ? no_error
+                              : injection->Error(phase, Direction::kForward, role, op, layer);
+}
+
+const PackedLinear& TrainPass::Weights(const LinearSite& site) const {
+  const bool errs = Injected(numerics::TensorRole::kWeightOperand, site.op, site.layer).acts();
+  return (errs ? *injected : context->linears)[static_cast<size_t>(site.parameter)];
+}
+
+void TrainPass::MultiplyByWeightFactor(const LinearSite& site, float* gw, int64_t out,
+                                       int64_t in) const {
+  const numerics::TensorRole role = numerics::TensorRole::kWeightOperand;
+  const numerics::OperatorError factor = Injected(role, site.op, site.layer).GradientFactor();
+  if (!factor.acts()) return;
+  numerics::ApplyErrorToWeight(factor, gw, out, in, weight_key,
+                               numerics::Site(site.layer, site.op, role), nullptr);
+}
+
+const float* TrainPass::Operand(const float* x, int64_t first, int64_t rows, int64_t cols,
+                                const PassKeys& keys, const LinearSite& site, Direction direction,
+                                int worker, float* buffer) {
+  if (injection == nullptr) return x;
+  GroupCounts& counts = direction == Direction::kForward
+                            ? forward_counts[static_cast<size_t>(worker)]
+                            : context->backward_counts[static_cast<size_t>(worker)];
+  const RowSegment segment = {.begin = 0, .end = first + rows, .counts = &counts};
+  const RowNoise noise = {.policy = forward_policy,
+                          .phase = phase,
+                          .segments = {&segment, 1},
+                          .injection_keys = keys.injection};
+  const ProductRows product = {.noise = noise,
+                               .direction = direction,
+                               .op = site.op,
+                               .layer = site.layer,
+                               .first_row = first,
+                               .rows = rows};
+  CountWeight(product, Weights(site).perturbation);
+  return InputOperand(x, cols, product, buffer);
+}
+
 void TrainPass::ForwardError(float* y, int64_t first, int64_t rows, int64_t cols,
-                             std::span<const numerics::RowKey> keys, numerics::Operator op,
-                             int layer, int worker) {
+                             const PassKeys& keys, numerics::Operator op, int layer, int worker) {
   const RowSegment segment = {.begin = 0,
-                              .end = static_cast<int64_t>(keys.size()),
+                              .end = static_cast<int64_t>(keys.forward.size()),
                               .counts = &forward_counts[static_cast<size_t>(worker)]};
-  const RowNoise noise = {
-      .policy = forward_policy, .phase = phase, .keys = keys, .segments = {&segment, 1}};
-  ApplyRowError(y, first, rows, cols, cols, noise, keys, Direction::kForward, op, layer);
+  const RowNoise noise = {.policy = forward_policy,
+                          .phase = phase,
+                          .keys = keys.forward,
+                          .segments = {&segment, 1},
+                          .injection_keys = keys.injection};
+  ApplyRowError(y, first, rows, cols, cols, noise, keys.forward, Direction::kForward, op, layer);
+  if (!Injected(numerics::TensorRole::kInjectedOutput, op, layer).acts()) return;
+  std::vector<float> scratch(static_cast<size_t>(cols));
+  InjectOutput(y, cols, cols,
+               {.noise = noise, .op = op, .layer = layer, .first_row = first, .rows = rows},
+               scratch.data());
 }
 
 void TrainPass::GradientError(float* gx, int64_t first, int64_t rows, int64_t cols,
@@ -193,6 +255,12 @@ absl::StatusOr<PassHandle> LayOutPass(std::span<const TrainGroup> groups,
   pass->backward_policy = options.noise.policy;
   pass->forward_policy =
       options.noise.draw == numerics::LearnerNoise::kNone ? nullptr : options.noise.policy;
+  if (pass->forward_policy != nullptr &&
+      pass->forward_policy->injection().Any(pass->phase, Direction::kForward)) {
+    pass->injection = &pass->forward_policy->injection();
+    pass->weight_key =
+        pass->injection->WeightKey(DrawOf(options.noise), options.noise.policy_version);
+  }
   pass->forward_counts.assign(
       static_cast<size_t>(context->options.threads),
       GroupCounts(pass->phase, static_cast<int>(context->config.num_layers)));

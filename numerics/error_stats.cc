@@ -1,7 +1,10 @@
 #include "numerics/error_stats.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+
+#include "services/base/check.h"
 
 namespace temper::numerics {
 namespace {
@@ -70,6 +73,32 @@ void ErrorStats::Merge(const ErrorStats& other) {
 double ErrorStats::AchievedScale() const {
   const double value = sum_sq_value.value();
   return value > 0.0 ? std::sqrt(sum_sq_error.value() / value) : 0.0;
+}
+
+void CountChanges(std::span<const float> before, std::span<const float> after, ErrorStats* stats) {
+  TEMPER_CHECK(before.size() == after.size(), "values before and after one error");
+  constexpr size_t kBlock = 1024, kLanes = 8;
+  for (size_t first = 0; first < before.size(); first += kBlock) {
+    const size_t end = std::min(first + kBlock, before.size());
+    double error[kLanes] = {}, value[kLanes] = {};
+    for (size_t i = first; i < end; ++i) {
+      if (!std::isfinite(after[i])) {
+        ++stats->non_finite;
+        continue;
+      }
+      const double change = static_cast<double>(after[i] - before[i]);
+      error[i % kLanes] += change * change;
+      value[i % kLanes] += static_cast<double>(before[i]) * static_cast<double>(before[i]);
+      stats->changed += after[i] != before[i] ? 1 : 0;
+    }
+    for (size_t lane = 1; lane < kLanes; ++lane) {
+      error[0] += error[lane];
+      value[0] += value[lane];
+    }
+    stats->sum_sq_error.Add(error[0]);
+    stats->sum_sq_value.Add(value[0]);
+  }
+  stats->elements += before.size();
 }
 
 }  // namespace temper::numerics

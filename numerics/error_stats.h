@@ -3,6 +3,7 @@
 // What an injection of error did, counted inside the operator that injected it.
 
 #include <cstdint>
+#include <span>
 
 namespace temper::numerics {
 
@@ -48,5 +49,9 @@ struct ErrorStats {
 
   friend bool operator==(const ErrorStats&, const ErrorStats&) = default;
 };
+
+// Adds elements, changed, non_finite and the sums of values `before` an error and `after` it, of
+// equal number; not the call. The sums are rounded to an ExactSum per 1,024 values.
+void CountChanges(std::span<const float> before, std::span<const float> after, ErrorStats* stats);
 
 }  // namespace temper::numerics

@@ -18,31 +18,49 @@ constexpr double kExpectedChanges = 1000.0;
 
 // True where the error leaves most elements alone, and so may have left all of these. Frozen spikes
 // strike the same few features, or none, however often an operator runs.
-bool MayChangeNothing(const OperatorError& error, NoiseKey key, uint64_t elements) {
+bool MayChangeNothing(const OperatorError& error, NoiseKey key, double elements) {
   const double share = error.type == ErrorType::kSpike      ? error.spike_probability
                        : error.type == ErrorType::kDeadzone ? error.strength
                                                             : 1.0;
   const bool one_draw = error.type == ErrorType::kSpike && key == NoiseKey::kFrozen;
-  return share < 1.0 && (one_draw || share * static_cast<double>(elements) < kExpectedChanges);
+  return share < 1.0 && (one_draw || share * elements < kExpectedChanges);
 }
 
-// Why a counted row is wrong; empty if it is not.
-std::string WhatIsWrong(const OperatorError& error, NoiseKey key, const NoiseRow& row) {
-  const double scale = error.strength;
-  if (error.acts()) {
-    if (row.operator_calls > 0 && row.stats.elements == 0) {
-      return absl::StrFormat("configured with scale %g, but none of %d calls was perturbed", scale,
-                             row.operator_calls);
-    }
-    if (row.stats.changed == 0 && row.stats.sum_sq_value.value() > 0.0 &&
-        !MayChangeNothing(error, key, row.stats.elements)) {
-      return absl::StrFormat("configured with scale %g, but none of %d elements changed", scale,
-                             row.stats.elements);
-    }
-  } else if (row.stats.changed > 0) {
+// Why a counted row is wrong; empty if it is not. error: what is configured, of which `what` names
+// the size; no error: nothing is. draws: how many elements its calls drew for, each by itself.
+std::string WhatIsWrong(const OperatorError& error, std::string_view what, NoiseKey key,
+                        double draws, const NoiseRow& row) {
+  if (what.empty()) {
+    if (row.stats.changed == 0) return "";
     return absl::StrFormat("not configured, but %d elements changed", row.stats.changed);
   }
+  if (row.operator_calls > 0 && row.stats.elements == 0) {
+    return absl::StrFormat("configured with %s, but none of %d calls was perturbed", what,
+                           row.operator_calls);
+  }
+  if (row.stats.changed == 0 && row.stats.sum_sq_value.value() > 0.0 &&
+      !MayChangeNothing(error, key, draws)) {
+    return absl::StrFormat("configured with %s, but none of %d elements changed", what,
+                           row.stats.elements);
+  }
   return "";
+}
+
+std::string ScaleText(double scale) {
+  return scale > 0.0 ? absl::StrFormat("scale %g", scale) : std::string();
+}
+
+std::string WhatIsWrong(const OperatorError& error, NoiseKey key, const NoiseRow& row) {
+  return WhatIsWrong(error, ScaleText(error.acts() ? static_cast<double>(error.strength) : 0.0),
+                     key, static_cast<double>(row.stats.elements), row);
+}
+
+// A weight is drawn for once, however many tokens it is multiplied with.
+std::string WhatIsWrong(const TensorError& error, const NoiseRowId& id, const NoiseRow& row) {
+  const auto elements = static_cast<double>(row.stats.elements);
+  const bool weight = id.role == TensorRole::kWeightOperand && row.stats.calls > 0;
+  return WhatIsWrong(error.error(), error.acts() ? error.Describe() : "", NoiseKey::kFresh,
+                     weight ? elements / static_cast<double>(row.stats.calls) : elements, row);
 }
 
 // The first wrong row and how many there are.
@@ -64,10 +82,18 @@ class Findings {
   int wrong_ = 0;
 };
 
-bool IsAqn(const NoiseRowId& id) { return id.role == TensorRole::kWeightOperand; }
+bool IsAqn(const NoiseRowId& id) {
+  return id.role == TensorRole::kWeightOperand && id.op == Operator::kRmsNorm;
+}
+bool IsNoisyOp(const NoiseRowId& id) { return !IsAqn(id) && !IsInjection(id); }
 
-std::string NeverRan(double scale) {
-  return absl::StrFormat("configured with scale %g, but the operator never ran", scale);
+std::string NeverRan(std::string_view what) {
+  return absl::StrFormat("configured with %s, but the operator never ran", what);
+}
+
+bool WasCounted(const NoiseCounters& counters, const NoiseRowId& id) {
+  const auto it = counters.rows().find(id);
+  return it != counters.rows().end() && it->second.operator_calls > 0;
 }
 
 // Looks for the configured rows of one phase and direction that were not counted.
@@ -83,9 +109,23 @@ void FindMissing(const NoisePolicy& policy, const NoiseCounters& counters, Phase
            {TensorRole::kOutput, TensorRole::kGradInput, TensorRole::kGradWeight}) {
         if (backward == (role == TensorRole::kOutput)) continue;
         const NoiseRowId id = {phase, direction, layer, op, role};
-        const auto it = counters.rows().find(id);
-        const bool counted = it != counters.rows().end() && it->second.operator_calls > 0;
-        if (!counted) findings->Note(id, NeverRan(scale));
+        if (!WasCounted(counters, id)) findings->Note(id, NeverRan(ScaleText(scale)));
+      }
+    }
+  }
+}
+
+// The same of injections.
+void FindMissing(const InjectionPolicy& policy, int num_layers, const NoiseCounters& counters,
+                 Phase phase, Direction direction, Findings* findings) {
+  for (int o = 0; IsLinear(static_cast<Operator>(o)); ++o) {
+    for (int layer = kNoLayer; layer < num_layers; ++layer) {
+      for (const TensorRole role :
+           {TensorRole::kInputOperand, TensorRole::kWeightOperand, TensorRole::kInjectedOutput}) {
+        const NoiseRowId id = {phase, direction, layer, static_cast<Operator>(o), role};
+        const TensorError& error = policy.Error(phase, direction, role, id.op, layer);
+        if (!error.acts() || WasCounted(counters, id)) continue;
+        findings->Note(id, NeverRan(error.Describe()));
       }
     }
   }
@@ -113,6 +153,11 @@ std::string NoiseRowName(const NoiseRowId& row) {
   return name;
 }
 
+bool IsInjection(const NoiseRowId& row) {
+  return row.role == TensorRole::kInputOperand || row.role == TensorRole::kInjectedOutput ||
+         (row.role == TensorRole::kWeightOperand && row.op != Operator::kRmsNorm);
+}
+
 TensorRole RoleInPass(Direction direction, Operator op) {
   if (direction == Direction::kBackward) return TensorRole::kGradInput;
   return op == Operator::kRmsNorm ? TensorRole::kWeightOperand : TensorRole::kOutput;
@@ -137,7 +182,7 @@ void NoiseCounters::Merge(const NoiseCounters& other) {
 ErrorStats NoiseCounters::Total(Phase phase, Direction direction) const {
   ErrorStats total;
   for (const auto& [id, row] : rows_) {
-    if (id.phase == phase && id.direction == direction && !IsAqn(id)) total.Merge(row.stats);
+    if (id.phase == phase && id.direction == direction && IsNoisyOp(id)) total.Merge(row.stats);
   }
   return total;
 }
@@ -145,7 +190,9 @@ ErrorStats NoiseCounters::Total(Phase phase, Direction direction) const {
 ErrorStats NoiseCounters::Total(Phase phase, Direction direction, TensorRole role) const {
   ErrorStats total;
   for (const auto& [id, row] : rows_) {
-    if (id.phase == phase && id.direction == direction && id.role == role) total.Merge(row.stats);
+    if (id.phase == phase && id.direction == direction && id.role == role && !IsAqn(id)) {
+      total.Merge(row.stats);
+    }
   }
   return total;
 }
@@ -174,13 +221,21 @@ absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters)
     if (row.operator_calls > 0) {
       ran[static_cast<size_t>(id.phase)][static_cast<size_t>(id.direction)] = true;
     }
+    if (IsInjection(id)) {
+      const TensorError& error =
+          policy.injection().Error(id.phase, id.direction, id.role, id.op, id.layer);
+      findings.Note(id, WhatIsWrong(error, id, row));
+      continue;
+    }
     findings.Note(id, WhatIsWrong(policy.Error(id.phase, id.direction, id.op, id.layer),
                                   policy.noise_key(), row));
   }
   for (int p = 0; p < kPhaseCount; ++p) {
     for (const Direction direction : {Direction::kForward, Direction::kBackward}) {
       if (!ran[static_cast<size_t>(p)][static_cast<size_t>(direction)]) continue;
-      FindMissing(policy, counters, static_cast<Phase>(p), direction, &findings);
+      const auto phase = static_cast<Phase>(p);
+      FindMissing(policy, counters, phase, direction, &findings);
+      FindMissing(policy.injection(), policy.num_layers(), counters, phase, direction, &findings);
     }
   }
   return findings.status();
@@ -189,7 +244,10 @@ absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters)
 absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters,
                        std::span<const MadePass> made) {
   for (const MadePass& pass : made) {
-    if (!policy.Any(pass.phase, pass.direction)) continue;
+    if (!policy.Any(pass.phase, pass.direction) &&
+        !policy.injection().Any(pass.phase, pass.direction)) {
+      continue;
+    }
     const bool counted =
         std::any_of(counters.rows().begin(), counters.rows().end(), [&](const auto& counted_row) {
           const auto& [id, row] = counted_row;
@@ -218,7 +276,7 @@ absl::Status CheckAqnSeen(const AqnPlan& plan, int num_layers, std::span<const u
       findings.Note(
           id, WhatIsWrong({.strength = static_cast<float>(scale)}, NoiseKey::kFresh, it->second));
     } else if (scale > 0.0) {
-      findings.Note(id, NeverRan(scale));
+      findings.Note(id, NeverRan(ScaleText(scale)));
     }
   }
   return findings.status();

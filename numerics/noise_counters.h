@@ -19,7 +19,9 @@ namespace temper::numerics {
 
 // A row of the table. layer: kNoLayer for operators outside the layers. role: whose values were
 // perturbed. An operator's result (kOutput) and its two gradients (kGradInput, kGradWeight) err by
-// the noise policy; the weight of a norm (kRmsNorm, kWeightOperand) is perturbed by AQN.
+// `noisy_ops`; a linear's operands (kInputOperand, kWeightOperand) and its result (kInjectedOutput)
+// by `hw_error_injection`, and such a row is counted only where that acts; the weight of a norm
+// (kRmsNorm, kWeightOperand) is perturbed by AQN.
 struct NoiseRowId {
   Phase phase = Phase::kRollout;
   Direction direction = Direction::kForward;
@@ -32,8 +34,12 @@ struct NoiseRowId {
 // "rollout forward layers.3 q", "train backward layers.3 q grad_weight".
 std::string NoiseRowName(const NoiseRowId& row);
 
+// True for a row of `hw_error_injection`.
+bool IsInjection(const NoiseRowId& row);
+
 // The role of a row that is named by direction and operator alone: on the wire, and in the engines'
-// dense counts of one pass. kGradWeight never is: its error acts outside the passes.
+// dense counts of one pass. kGradWeight never is: its error acts outside the passes. Rows of
+// hw_error_injection name theirs.
 TensorRole RoleInPass(Direction direction, Operator op);
 
 struct NoiseRow {
@@ -53,8 +59,9 @@ class NoiseCounters {
   void Clear() { rows_.clear(); }
 
   const std::map<NoiseRowId, NoiseRow>& rows() const { return rows_; }
-  // Sums over layers and operators of what the noise policy's errors did, without AQN.
+  // Sums over layers and operators of what the errors of noisy_ops did: without AQN and injections.
   ErrorStats Total(Phase phase, Direction direction) const;
+  // The same of one role; of an injection's too.
   ErrorStats Total(Phase phase, Direction direction, TensorRole role) const;
   // What AQN did to the weights of norms in the rollouts: one call per norm and token,
   // operator_calls with the norms that ran clean.
@@ -76,7 +83,9 @@ class NoiseCounters {
 //   - a row is configured and offered non-zero values, but none of them changed (of spike and
 //     deadzone, which leave most alone: although a thousand fresh draws should have), or
 //   - a row is not configured and elements were changed.
-// Rows of AQN are not its matter.
+// Rows of noisy_ops and of hw_error_injection (policy.injection()) are each held to their own
+// block. A weight that is perturbed counts its elements again for every token it is multiplied
+// with. Rows of AQN are not its matter.
 absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters);
 
 // A pass that was made, whatever it counted.

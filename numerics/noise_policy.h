@@ -9,28 +9,22 @@
 #include <array>
 #include <cstdint>
 #include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "numerics/injection_policy.h"
 #include "numerics/operator_error.h"
+#include "numerics/row_selection.h"
 #include "numerics/site.h"
 
 namespace temper::numerics {
 
 enum class ErrorGradient { kPathwise, kStraightThrough };
 enum class NoiseKey { kFresh, kFrozen };
-enum class ApplyDuring { kBoth, kRollout, kTraining };
-enum class LearnerNoise { kSame, kFresh, kNone };
 
-// The block `noisy_ops` of a configuration.
-//
-// Patterns are globs over the components of a module path such as
-// `model.layers.2.self_attn.q_proj`: a pattern selects a module if its components match a run of
-// neighbouring components of the path; `*` stands for any characters inside one component, `**` for
-// any number of components. `layers.2` never selects `layers.20`. The short operator names of
-// numerics/site.h ("q", "lm_head", "attention_scores", ...) stand for the last component too.
+// The block `noisy_ops` of a configuration. Its rows: numerics/row_selection.h.
 struct NoiseSpec {
   bool enabled = false;
   ErrorType error_type = ErrorType::kRelativeGaussian;
@@ -48,23 +42,12 @@ struct NoiseSpec {
   ErrorGradient error_gradient = ErrorGradient::kPathwise;
   NoiseKey noise_key = NoiseKey::kFresh;
   uint64_t device_seed = 0;  // of `frozen` error
-  // Empty: every linear of every decoder layer. Otherwise exactly what the patterns select, where
-  // lm_head, router, lora_a, lora_b and the attention matmuls are selected only by a pattern whose
-  // last component is their name without a wildcard.
   std::vector<std::string> target_modules;
-  std::vector<std::string> exclude_modules;  // taken away from the above
-  std::vector<int> target_layers;            // empty: all
-  // Operators without a layer are left out by target_layers unless target_modules names them.
+  std::vector<std::string> exclude_modules;
+  std::vector<int> target_layers;
   bool all_ops = false;      // also softmax, silu and the norms
   bool ref_logprob = false;  // also the reference policy's pass
   bool null_arm = false;     // a strength of 0 is meant
-};
-
-// What the policy needs to know of a model.
-struct ModelShape {
-  int num_layers = 0;
-  int num_experts = 0;  // 0: dense
-  bool has_lora = false;
 };
 
 class NoisePolicy {
@@ -95,38 +78,36 @@ class NoisePolicy {
   uint64_t device_seed() const { return spec_.device_seed; }
   int num_layers() const { return shape_.num_layers; }
 
-  // 64-bit fingerprint of the table, error type and parameters, gradient and key rules: equal
-  // policies draw equal errors. 0 is never returned.
+  // What `hw_error_injection` does to operands and results of the same operators; nothing by
+  // default. Scale, Error, Any and Describe are of `noisy_ops` alone.
+  const InjectionPolicy& injection() const { return injection_; }
+  void set_injection(InjectionPolicy injection) { injection_ = std::move(injection); }
+
+  // 64-bit fingerprint of the table, error type and parameters, gradient and key rules, and of the
+  // injection: equal policies draw equal errors. 0 is never returned.
   uint64_t Fingerprint() const;
 
   // One line per distinct scale and set of operators, for logs and `temper check`.
   std::string Describe() const;
 
  private:
-  friend NoisePolicy EvaluationPolicy(const NoisePolicy& base, double scale);
-  // A cell per (operator, layer or none): selected or not.
-  bool Selected(Operator op, int layer) const;
+  friend NoisePolicy EvaluationPolicy(const NoisePolicy& base, double scale, bool injected);
 
   NoiseSpec spec_;
   ModelShape shape_;
   std::array<std::array<double, 2>, kPhaseCount> phase_scale_ = {};  // [phase][direction]
-  std::vector<uint8_t> selected_;  // [kOperatorCount][num_layers + 1], last column: no layer
+  RowSelection selection_;
+  InjectionPolicy injection_;
 };
 
 // The policy of an evaluation: eval, forward, with the error type of `base` at strength `scale`
 // (one that CheckStrength takes; 0: clean), on the operators that `base` selects, and nothing in
 // any other phase. base: from Create; with `enabled` false it
 // still selects the default operators, so that a model trained clean is evaluated under the same
-// error as one that was not.
-NoisePolicy EvaluationPolicy(const NoisePolicy& base, double scale);
+// error as one that was not. injected: also under the injection of `base`, which has one then.
+NoisePolicy EvaluationPolicy(const NoisePolicy& base, double scale, bool injected = false);
 
 // The fingerprint that a submitted group carries and the learner compares.
 uint64_t NoiseId(uint64_t policy_fingerprint, uint64_t aqn_fingerprint);
-
-// True if the dotted `pattern` selects the module `path` as described at NoiseSpec.
-bool PathMatches(std::string_view pattern, std::string_view path);
-
-// The module path of an operator: "model.layers.3.self_attn.q_proj", "lm_head", ...
-std::string OperatorPath(Operator op, int layer);
 
 }  // namespace temper::numerics

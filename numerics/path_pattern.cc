@@ -3,7 +3,7 @@
 #include <string_view>
 #include <vector>
 
-#include "numerics/noise_policy.h"
+#include "numerics/row_selection.h"
 
 namespace temper::numerics {
 namespace {

@@ -28,8 +28,8 @@ constexpr std::array<std::string_view, kOperatorCount> kOperatorNames = {"q",
                                                                          "input_norm",
                                                                          "post_attention_norm",
                                                                          "final_norm"};
-constexpr std::array<std::string_view, 5> kRoleNames = {"output", "grad_input", "grad_weight",
-                                                        "input_operand", "weight_operand"};
+constexpr std::array<std::string_view, kTensorRoleCount> kRoleNames = {
+    "output", "grad_input", "grad_weight", "input_operand", "weight_operand", "injected_output"};
 
 template <typename Enum, size_t N>
 std::optional<Enum> Find(const std::array<std::string_view, N>& names, std::string_view name) {

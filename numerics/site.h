@@ -45,14 +45,16 @@ enum class Operator : uint8_t {
 };
 inline constexpr int kOperatorCount = 19;
 
-// Which tensor of an operator an error acts on. Numbers enter sites.
+// Which tensor of an operator an error acts on. Numbers enter sites, of which they have 3 bits.
 enum class TensorRole : uint8_t {
   kOutput = 0,
   kGradInput = 1,
   kGradWeight = 2,
   kInputOperand = 3,
   kWeightOperand = 4,
+  kInjectedOutput = 5,  // the result, by hw_error_injection (kOutput: by noisy_ops)
 };
+inline constexpr int kTensorRoleCount = 6;
 
 // The layer of an operator that belongs to no layer (lm_head, the final norm).
 inline constexpr int kNoLayer = -1;

@@ -73,8 +73,12 @@ uint64_t SamplingKey(uint64_t run_seed, uint64_t group_index) {
   return RandomKey(run_seed, Purpose::kSampling, group_index);
 }
 
-uint64_t StochasticRoundingKey(uint64_t run_seed, uint64_t scope) {
-  return RandomKey(run_seed, Purpose::kStochasticRounding, scope);
+uint64_t WeightErrorKey(uint64_t run_seed, uint64_t policy_version, uint64_t subscope) {
+  return RandomKey(run_seed, Purpose::kWeightError, policy_version, subscope);
+}
+
+uint64_t StochasticRoundingKey(uint64_t run_seed, uint64_t scope, uint64_t subscope) {
+  return RandomKey(run_seed, Purpose::kStochasticRounding, scope, subscope);
 }
 
 uint64_t EvaluationErrorKey(uint64_t noise_seed, uint64_t question) {

@@ -18,16 +18,16 @@ namespace temper::base {
 // What a draw is for. The numbers enter the key and so the fingerprint of a run's noise: they are
 // never reused or renumbered.
 enum class Purpose : uint64_t {
-  kForwardError = 1,        // operator output; (run seed, group_index, 0)
-  kForwardErrorFresh = 2,   // the learner's own forward; (run seed, group_index, step * 8 + phase)
-  kGradInputError = 3,      // g_x; (run seed, group_index, optimizer step)
-  kGradWeightError = 4,     // g_W; (run seed, optimizer step, 0)
-  kFrozenError = 5,         // a mis-calibrated device; (device seed, 0, 0); the role is in the site
-  kWeightError = 6,         // a weight operand; (run seed, policy_version, 0)
-  kAqn = 7,                 // norm weights; (run seed, policy_version, 0 or group or worker)
-  kSampling = 8,            // token choice; (run seed, group_index, 0)
-  kStochasticRounding = 9,  // (run seed, group_index or policy_version, 0)
-  kEvaluationError = 10,    // operator output in evaluation; (noise seed, question, 0)
+  kForwardError = 1,       // operator output; (run seed, group_index, 0)
+  kForwardErrorFresh = 2,  // the learner's own forward; (run seed, group_index, step * 8 + phase)
+  kGradInputError = 3,     // g_x; (run seed, group_index, optimizer step)
+  kGradWeightError = 4,    // g_W; (run seed, optimizer step, 0)
+  kFrozenError = 5,        // a mis-calibrated device; (device seed, 0, 0); the role is in the site
+  kWeightError = 6,  // a weight operand; (run seed, policy_version, 0 or step * 8 + phase + 1)
+  kAqn = 7,          // norm weights; (run seed, policy_version, 0 or group or worker)
+  kSampling = 8,     // token choice; (run seed, group_index, 0)
+  kStochasticRounding = 9,   // (run seed, group_index or policy_version, as kWeightError)
+  kEvaluationError = 10,     // operator output in evaluation; (noise seed, question, 0)
   kEvaluationSampling = 11,  // token choice in evaluation; (noise seed, question, 0)
   kPromptOrder = 12,         // (run seed, epoch, 0)
   kWeightInit = 13,          // (run seed, 0, 0)
@@ -54,9 +54,12 @@ uint64_t FrozenErrorKey(uint64_t device_seed);
 // subscope: 0 for one draw per version, else group_index + 1 or worker number + 1.
 uint64_t AqnKey(uint64_t run_seed, uint64_t policy_version, uint64_t subscope = 0);
 uint64_t SamplingKey(uint64_t run_seed, uint64_t group_index);
+// subscope: 0 for the draw of a version, which sampler and learner share, else the learner's own:
+// optimizer step * 8 + phase + 1.
+uint64_t WeightErrorKey(uint64_t run_seed, uint64_t policy_version, uint64_t subscope = 0);
 // scope: of a weight its policy_version, of an activation its group_index; the site tells them
-// apart.
-uint64_t StochasticRoundingKey(uint64_t run_seed, uint64_t scope);
+// apart. subscope: as WeightErrorKey's; in an evaluation (noise seed, question) 2^64 - 1.
+uint64_t StochasticRoundingKey(uint64_t run_seed, uint64_t scope, uint64_t subscope = 0);
 uint64_t EvaluationErrorKey(uint64_t noise_seed, uint64_t question);
 uint64_t EvaluationSamplingKey(uint64_t noise_seed, uint64_t question);
 

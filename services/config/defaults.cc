@@ -86,6 +86,9 @@ void FillHwErrorInjection(v1::HwErrorInjectionConfig* h) {
   SET(h, deadzone_threshold, 0.01);
   SET(h, stochastic_rounding, false);
   SET(h, block_2d, false);
+  SET(h, fault_magnitude, 0.1);
+  SET(h, spike_probability, 0.001);
+  SET(h, relative, false);
 }
 
 void FillNoiseInjection(v1::NoiseInjectionConfig* n) {
@@ -175,10 +178,11 @@ void FillTrainer(v1::RunConfig* config) {
   SET(d, old_logprob, t->minibatches_per_step() > 1 ? "recomputed" : "current");
   // Sampler and learner are one function only if nothing can come between them.
   const bool aqn_differs = t->noise_injection().enabled() && t->noise_injection().where() != "both";
-  const bool error_differs = t->noisy_ops().enabled() && (t->learner_noise() != "same" ||
-                                                          t->noisy_ops().apply_during() != "both");
-  const bool same_function = t->max_staleness() == 0 && !aqn_differs && !error_differs &&
-                             !t->hw_error_injection().enabled();
+  const auto differs = [&](const auto& block) {
+    return block.enabled() && (t->learner_noise() != "same" || block.apply_during() != "both");
+  };
+  const bool same_function = t->max_staleness() == 0 && !aqn_differs && !differs(t->noisy_ops()) &&
+                             !differs(t->hw_error_injection());
   const bool weighted = !same_function && d->old_logprob() != "recorded";
   SET(d, importance_sampling, weighted ? "token" : "none");
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "absl/strings/str_cat.h"
+#include "services/config/injection_plan.h"
 
 namespace temper::config {
 
@@ -16,6 +17,7 @@ std::vector<std::pair<std::string, std::string>> DerivedNumbers(const v1::RunCon
   for (const double scale : config.eval().error_scales()) {
     passes += scale == 0.0 ? 1 : config.eval().noise_seeds();
   }
+  if (const auto injected = InjectedEvaluationOf(config)) passes += injected->noise_seeds;
   const uint64_t evaluations =
       !config.eval().enabled() ? 0
       : trainer.total_updates() == 0

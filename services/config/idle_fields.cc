@@ -11,6 +11,7 @@
 #include "google/protobuf/message.h"
 #include "services/base/check.h"
 #include "services/config/defaults.h"
+#include "services/config/injection_plan.h"
 #include "services/config/noise_plan.h"
 #include "services/config/yaml_writer.h"
 
@@ -82,17 +83,53 @@ void FindInNoisyOps(const v1::TrainerConfig& trainer, Findings* findings) {
 
   const bool in_learner =
       noisy.enabled() && !noisy.backward_only() && noisy.apply_during() != "rollout";
-  findings->Note(!in_learner, "trainer.learner_noise",
-                 "without trainer.noisy_ops in the learner's forward passes");
-  const bool fresh = in_learner && trainer.learner_noise() == "fresh";
-  findings->Note(fresh && noisy.noise_key() == "frozen", "trainer.learner_noise",
-                 "with noise_key frozen: a new draw is the same one");
-  findings->Note(fresh && !error->random(), "trainer.learner_noise",
-                 on_type + ": a new draw is the same one");
   findings->Note(noisy.enabled() && (!in_learner || trainer.learner_noise() == "none"),
                  block + "error_gradient",
                  "where the learner's forward pass is without error: it says how the gradient "
                  "passes that");
+}
+
+// Which draws the learner's forward passes use.
+void FindInLearnerNoise(const v1::RunConfig& config, Findings* findings) {
+  const v1::TrainerConfig& trainer = config.trainer();
+  const v1::NoisyOpsConfig& noisy = trainer.noisy_ops();
+  const v1::HwErrorInjectionConfig& injection = trainer.hw_error_injection();
+  const absl::StatusOr<numerics::OperatorError> error = ErrorFromConfig(noisy);
+  const absl::StatusOr<numerics::InjectionSpec> spec = InjectionSpecFromConfig(config);
+  if (!error.ok() || !spec.ok()) return;  // Validate says so
+  const bool noisy_there =
+      noisy.enabled() && !noisy.backward_only() && noisy.apply_during() != "rollout";
+  const bool injection_there = injection.enabled() && injection.apply_during() != "rollout";
+  findings->Note(!noisy_there && !injection_there, "trainer.learner_noise",
+                 "without trainer.noisy_ops or trainer.hw_error_injection in the learner's forward "
+                 "passes");
+  if (trainer.learner_noise() != "fresh" || (injection_there && spec->draws())) return;
+  findings->Note(noisy_there && noisy.noise_key() == "frozen", "trainer.learner_noise",
+                 "with noise_key frozen: a new draw is the same one");
+  findings->Note(
+      noisy_there && !error->random(), "trainer.learner_noise",
+      absl::StrCat("on error_type ", noisy.error_type(), ": a new draw is the same one"));
+  findings->Note(!noisy_there && injection_there, "trainer.learner_noise",
+                 absl::StrCat("on trainer.hw_error_injection.error_type ", injection.error_type(),
+                              ": it draws nothing"));
+}
+
+void FindInInjection(const v1::RunConfig& config, Findings* findings) {
+  const v1::HwErrorInjectionConfig& injection = config.trainer().hw_error_injection();
+  const absl::StatusOr<numerics::InjectionSpec> spec = InjectionSpecFromConfig(config);
+  if (!injection.enabled() || !spec.ok()) return;
+  const std::string block = "trainer.hw_error_injection.";
+  const std::string on_type = absl::StrCat("on error_type ", injection.error_type());
+  const bool format = spec->format.has_value();
+  const std::string strength = format ? "" : std::string(numerics::StrengthName(spec->error.type));
+  for (const char* field : {"error_scale", "deadzone_threshold", "fault_magnitude"}) {
+    findings->Note(strength != field, block + field, on_type);
+  }
+  findings->Note(injection.error_type() != "spike", block + "spike_probability", on_type);
+  findings->Note(injection.error_type() != "systematic_bias", block + "relative", on_type);
+  for (const char* field : {"stochastic_rounding", "block_2d"}) {
+    findings->Note(!format, block + field, on_type + ": it is no number format");
+  }
 }
 
 void FindInAqn(const v1::NoiseInjectionConfig& aqn, Findings* findings) {
@@ -132,17 +169,18 @@ void FindInTheRest(const v1::RunConfig& config, Findings* findings) {
   findings->Note(config.reward().overlong_cache_tokens() == 0, "reward.overlong_factor",
                  "with overlong_cache_tokens 0");
   const v1::EvalConfig& eval = config.eval();
+  const auto injected = InjectedEvaluationOf(config);
+  const bool injection_draws = injected.has_value() && injected->noise_seeds > 1;
   const bool draws = std::any_of(eval.error_scales().begin(), eval.error_scales().end(),
                                  [](double scale) { return scale > 0.0; });
-  findings->Note(eval.enabled() && !draws && eval.temperature() == 0, "eval.noise_seeds",
+  const bool alone = eval.enabled() && eval.temperature() == 0 && !injection_draws;
+  findings->Note(alone && !draws, "eval.noise_seeds",
                  "where no error scale above 0 is evaluated: greedy decoding draws nothing");
-  findings->Note(eval.enabled() && draws && eval.temperature() == 0 &&
-                     config.trainer().noisy_ops().noise_key() == "frozen",
+  findings->Note(alone && draws && config.trainer().noisy_ops().noise_key() == "frozen",
                  "eval.noise_seeds", "with noise_key frozen: every seed is the same device");
   const auto error = ErrorFromConfig(config.trainer().noisy_ops());
-  findings->Note(
-      eval.enabled() && draws && eval.temperature() == 0 && error.ok() && !error->random(),
-      "eval.noise_seeds", "on an error_type that draws nothing: every seed is the same error");
+  findings->Note(alone && draws && error.ok() && !error->random(), "eval.noise_seeds",
+                 "on an error_type that draws nothing: every seed is the same error");
   const bool generated = config.dataset().name() == "gsm-arith";
   const std::string on = absl::StrCat("on dataset.name ", config.dataset().name());
   findings->Note(generated, "dataset.path", on);
@@ -156,6 +194,8 @@ void FindInTheRest(const v1::RunConfig& config, Findings* findings) {
 std::vector<IdleField> IdleFields(const v1::RunConfig& config) {
   Findings findings(config);
   FindInNoisyOps(config.trainer(), &findings);
+  FindInInjection(config, &findings);
+  FindInLearnerNoise(config, &findings);
   FindInAqn(config.trainer().noise_injection(), &findings);
   FindInDapo(config.trainer(), &findings);
   FindInTheRest(config, &findings);

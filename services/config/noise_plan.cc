@@ -3,28 +3,18 @@
 #include <algorithm>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "services/base/status_macros.h"
+#include "services/config/injection_plan.h"
 
 namespace temper::config {
 namespace {
 
 // Layers of the findings document's model, Qwen2.5-1.5B.
 constexpr int kReferenceLayers = 28;
-
-numerics::ApplyDuring ApplyDuringOf(const std::string& name) {
-  if (name == "rollout") return numerics::ApplyDuring::kRollout;
-  if (name == "training") return numerics::ApplyDuring::kTraining;
-  return numerics::ApplyDuring::kBoth;
-}
-
-numerics::LearnerNoise LearnerNoiseOf(const std::string& name) {
-  if (name == "fresh") return numerics::LearnerNoise::kFresh;
-  if (name == "none") return numerics::LearnerNoise::kNone;
-  return numerics::LearnerNoise::kSame;
-}
 
 // The parameters that the type reads; IdleFields refuses the others where they are given.
 void FillError(const v1::NoisyOpsConfig& noisy, const numerics::OperatorError& error,
@@ -112,6 +102,18 @@ absl::Status CheckNames(const v1::NoiseInjectionConfig& aqn) {
 
 }  // namespace
 
+numerics::ApplyDuring ApplyDuringOf(const std::string& name) {
+  if (name == "rollout") return numerics::ApplyDuring::kRollout;
+  if (name == "training") return numerics::ApplyDuring::kTraining;
+  return numerics::ApplyDuring::kBoth;
+}
+
+numerics::LearnerNoise LearnerNoiseOf(const std::string& name) {
+  if (name == "fresh") return numerics::LearnerNoise::kFresh;
+  if (name == "none") return numerics::LearnerNoise::kNone;
+  return numerics::LearnerNoise::kSame;
+}
+
 double ErrorStrength(const v1::NoisyOpsConfig& noisy) {
   const auto type = numerics::ErrorTypeFromName(noisy.error_type());
   const std::string_view name =
@@ -138,17 +140,30 @@ absl::StatusOr<numerics::OperatorError> ErrorFromConfig(const v1::NoisyOpsConfig
 absl::StatusOr<numerics::NoisePolicy> NoisePolicyFromConfig(const v1::RunConfig& config,
                                                             const numerics::ModelShape& shape) {
   TEMPER_ASSIGN_OR_RETURN(const numerics::NoiseSpec spec, SpecOf(config));
-  return numerics::NoisePolicy::Create(spec, shape);
+  TEMPER_ASSIGN_OR_RETURN(numerics::NoisePolicy policy, numerics::NoisePolicy::Create(spec, shape));
+  TEMPER_ASSIGN_OR_RETURN(numerics::InjectionPolicy injection, InjectionFromConfig(config, shape));
+  policy.set_injection(std::move(injection));
+  return policy;
 }
 
 absl::StatusOr<numerics::NoisePolicy> EvaluationPolicyFromConfig(const v1::RunConfig& config,
                                                                  const numerics::ModelShape& shape,
-                                                                 double error_scale) {
+                                                                 double error_scale,
+                                                                 bool injected) {
   TEMPER_ASSIGN_OR_RETURN(numerics::NoiseSpec spec, SpecOf(config));
   TEMPER_RETURN_IF_ERROR(numerics::CheckStrength(spec.error_type, error_scale));
   spec.null_arm = true;  // a clean evaluation is meant
   TEMPER_ASSIGN_OR_RETURN(numerics::NoisePolicy base, numerics::NoisePolicy::Create(spec, shape));
-  return numerics::EvaluationPolicy(base, error_scale);
+  if (injected) {
+    TEMPER_ASSIGN_OR_RETURN(numerics::InjectionPolicy injection,
+                            InjectionFromConfig(config, shape));
+    if (!injection.enabled()) {
+      return absl::InvalidArgumentError(
+          "an evaluation under trainer.hw_error_injection, which is off");
+    }
+    base.set_injection(std::move(injection));
+  }
+  return numerics::EvaluationPolicy(base, error_scale, injected);
 }
 
 absl::StatusOr<numerics::AqnPlan> AqnPlanFromConfig(const v1::RunConfig& config, int num_layers) {

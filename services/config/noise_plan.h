@@ -4,6 +4,7 @@
 // whole with one number. Used by every process that perturbs or checks, so that they cannot differ.
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "numerics/aqn.h"
@@ -20,17 +21,25 @@ double ErrorStrength(const v1::NoisyOpsConfig& noisy);
 // The configured error with all its parameters. InvalidArgument for a type that has no known name.
 absl::StatusOr<numerics::OperatorError> ErrorFromConfig(const v1::NoisyOpsConfig& noisy);
 
-// The policy of `trainer.noisy_ops` with `trainer.learner_noise` on a model of this shape.
-// InvalidArgument: a combination that would do nothing (NoisePolicy::Create says which).
+// Of their configured names; the default for a name that is none.
+numerics::ApplyDuring ApplyDuringOf(const std::string& name);
+numerics::LearnerNoise LearnerNoiseOf(const std::string& name);
+
+// The policy of `trainer.noisy_ops` and, in it, `trainer.hw_error_injection`, with
+// `trainer.learner_noise`, on a model of this shape.
+// InvalidArgument: a combination that would do nothing (NoisePolicy::Create and
+// InjectionPolicy::Create say which).
 absl::StatusOr<numerics::NoisePolicy> NoisePolicyFromConfig(const v1::RunConfig& config,
                                                             const numerics::ModelShape& shape);
 
 // The policy that evaluations at `error_scale` run under: the configured operators (or the default
 // ones where training has no error) under the configured error type, of which error_scale is the
-// strength, and its other parameters. 0: clean. InvalidArgument also for a strength out of range.
+// strength, and its other parameters. 0: clean. injected: under hw_error_injection too, as it is
+// configured. InvalidArgument also for a strength out of range, and for an injection that is off.
 absl::StatusOr<numerics::NoisePolicy> EvaluationPolicyFromConfig(const v1::RunConfig& config,
                                                                  const numerics::ModelShape& shape,
-                                                                 double error_scale);
+                                                                 double error_scale,
+                                                                 bool injected = false);
 
 // The plan of `trainer.noise_injection`. num_layers: of the model, or < 0 to leave out the checks
 // that need it. InvalidArgument as numerics::ValidateAqn.

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "services/config/injection_plan.h"
 #include "services/config/noise_plan.h"
 #include "services/config/run_config.h"
 
@@ -151,6 +152,28 @@ void CheckOperatorError(const v1::RunConfig& c, Mistakes* m) {
   }
 }
 
+void CheckInjection(const v1::RunConfig& c, Mistakes* m) {
+  const v1::HwErrorInjectionConfig& h = c.trainer().hw_error_injection();
+  const std::string block = "trainer.hw_error_injection.";
+  m->OneOf(block + "error_type", h.error_type(),
+           {"mxfp4", "nvfp4", "fp8", "relative_gaussian", "absolute_gaussian", "systematic_bias",
+            "truncation", "deadzone", "saturation", "spike"});
+  m->OneOf(block + "injection_point", h.injection_point(), {"input", "output", "weight", "both"});
+  m->OneOf(block + "apply_during", h.apply_during(), {"rollout", "training", "both"});
+  m->InRange(block + "error_scale", h.error_scale(), 0, 10);
+  m->InRange(block + "fault_magnitude", h.fault_magnitude(), 0, 1e6);
+  m->InRange(block + "spike_probability", h.spike_probability(), 0x1p-32, 1);
+  const absl::StatusOr<numerics::InjectionSpec> spec = InjectionSpecFromConfig(c);
+  if (!spec.ok() || !h.enabled()) return;  // said above
+  m->Add(numerics::InjectionPolicy::Check(*spec));
+  const numerics::OperatorError& error = spec->error;
+  const bool of_x = error.linear() || error.type == numerics::ErrorType::kSaturation;
+  m->Require(
+      spec->format.has_value() || !of_x || !error.acts() || error.strength >= kLeastErrorScale,
+      absl::StrCat(block, std::string(numerics::StrengthName(error.type)),
+                   ": below the precision of float32 (2^-23): it would change nothing"));
+}
+
 void CheckNoise(const v1::RunConfig& c, Mistakes* m) {
   const v1::TrainerConfig& t = c.trainer();
   CheckOperatorError(c, m);
@@ -161,14 +184,7 @@ void CheckNoise(const v1::RunConfig& c, Mistakes* m) {
   m->OneOf("trainer.noisy_ops.noise_key", t.noisy_ops().noise_key(), {"fresh", "frozen"});
   m->OneOf("trainer.noisy_ops.gaussian", t.noisy_ops().gaussian(), {"exact", "fast"});
 
-  const v1::HwErrorInjectionConfig& h = t.hw_error_injection();
-  m->OneOf("trainer.hw_error_injection.error_type", h.error_type(),
-           {"mxfp4", "nvfp4", "fp8", "relative_gaussian", "absolute_gaussian", "systematic_bias",
-            "truncation", "deadzone", "saturation", "spike"});
-  m->OneOf("trainer.hw_error_injection.injection_point", h.injection_point(),
-           {"input", "output", "weight", "both"});
-  m->OneOf("trainer.hw_error_injection.apply_during", h.apply_during(),
-           {"rollout", "training", "both"});
+  CheckInjection(c, m);
   if (m->Status().ok()) m->Add(AqnPlanFromConfig(c, /*num_layers=*/-1).status());
 }
 

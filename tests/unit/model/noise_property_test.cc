@@ -1,4 +1,5 @@
-// What is configured is what is counted, over random configurations of noisy_ops.
+// What is configured is what is counted, over random configurations of noisy_ops and
+// hw_error_injection.
 
 #include <gtest/gtest.h>
 
@@ -51,12 +52,30 @@ numerics::NoiseSpec RandomSpec(Choices* choices) {
   return spec;
 }
 
+// An injection on every other policy.
+numerics::InjectionSpec RandomInjection(const numerics::NoiseSpec& noise, Choices* choices) {
+  const std::vector<numerics::InjectionSpec> all = EveryInjectionSpec();
+  numerics::InjectionSpec spec = all[choices->Below(all.size())];
+  spec.enabled = choices->OneIn(2);
+  spec.apply_during = static_cast<numerics::ApplyDuring>(choices->Below(3));
+  spec.learner_noise = noise.learner_noise;
+  spec.target_modules.clear();
+  for (const char* name : {"q", "v_proj", "mlp.*_proj", "down", "lm_head"}) {
+    if (choices->OneIn(3)) spec.target_modules.emplace_back(name);
+  }
+  if (choices->OneIn(4)) spec.exclude_modules = {"layers.0.mlp"};
+  if (choices->OneIn(4)) spec.target_layers = {1};
+  return spec;
+}
+
 // All four passes of the system over one policy.
 numerics::NoiseCounters RunEverything(const Parameters& parameters,
                                       const numerics::NoisePolicy& policy) {
   numerics::NoiseCounters counters;
   auto engine = DecodeEngine::Create({.config = parameters.config}).value();
-  EXPECT_THAT(engine->Install(parameters, 0, {}).status(), IsOk());
+  EXPECT_THAT(
+      engine->Install(parameters, 0, {}, {.policy = &policy.injection(), .run_seed = 3}).status(),
+      IsOk());
   GenerateRequest request = {.max_completion_tokens = 8, .seed = 3, .policy = &policy};
   request.groups = {{.scope = 5, .prompt_ids = TinyPrompt(6, 83, 1), .samples = 2}};
   GenerateResult rollout = engine->Generate(request).value();
@@ -83,6 +102,12 @@ void ExpectCountedAsConfigured(const numerics::NoisePolicy& policy,
   int linear_rows = 0;
   for (const auto& [id, row] : counters.rows()) {
     if (!numerics::IsLinear(id.op)) continue;
+    if (numerics::IsInjection(id)) {
+      EXPECT_TRUE(policy.injection().Error(id.phase, id.direction, id.role, id.op, id.layer).acts())
+          << numerics::NoiseRowName(id);
+      EXPECT_GT(row.stats.changed, 0u) << numerics::NoiseRowName(id);
+      continue;
+    }
     ++linear_rows;
     const bool configured = policy.Scale(id.phase, id.direction, id.op, id.layer) > 0.0;
     EXPECT_GT(row.operator_calls, 0u) << numerics::NoiseRowName(id);
@@ -101,16 +126,25 @@ void ExpectCountedAsConfigured(const numerics::NoisePolicy& policy,
 
 TEST(NoiseProperty, WhatIsConfiguredIsWhatIsCounted) {
   Choices choices(2026);
+  int injections = 0;
   const Parameters parameters = TinyParameters(TinyConfig());
   std::map<numerics::ErrorType, int> ran;
   for (int trial = 0; trial < 120; ++trial) {
-    const auto policy = numerics::NoisePolicy::Create(RandomSpec(&choices), {.num_layers = 2});
-    if (!policy.ok()) continue;  // forward_only with backward_only, nothing left to perturb, ...
-    SCOPED_TRACE(std::to_string(trial) + ": " + policy->Describe());
+    const numerics::NoiseSpec spec = RandomSpec(&choices);
+    auto policy = numerics::NoisePolicy::Create(spec, {.num_layers = 2});
+    auto injection =
+        numerics::InjectionPolicy::Create(RandomInjection(spec, &choices), {.num_layers = 2});
+    // forward_only with backward_only, nothing left to perturb, ...
+    if (!policy.ok() || !injection.ok()) continue;
+    policy->set_injection(*std::move(injection));
+    SCOPED_TRACE(std::to_string(trial) + ": " + policy->Describe() + "; " +
+                 policy->injection().Describe());
+    injections += policy->injection().enabled() ? 1 : 0;
     ExpectCountedAsConfigured(*policy, RunEverything(parameters, *policy));
     ++ran[policy->error_type()];
     if (::testing::Test::HasFailure()) return;
   }
+  EXPECT_GT(injections, 10);
   EXPECT_EQ(ran.size(), static_cast<size_t>(numerics::kErrorTypeCount)) << "every type came up";
 }
 

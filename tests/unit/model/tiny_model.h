@@ -78,6 +78,45 @@ inline numerics::NoisePolicy PolicyOf(const numerics::NoiseSpec& spec) {
   return numerics::NoisePolicy::Create(spec, {.num_layers = 2}).value();
 }
 
+// An injection of each kind of error at each of its points, on every linear, lm_head too.
+inline std::vector<numerics::InjectionSpec> EveryInjectionSpec() {
+  using numerics::FormatSpec;
+  using numerics::InjectionPoint;
+  using numerics::NumberFormat;
+  std::vector<numerics::InjectionSpec> specs;
+  for (const auto point : {InjectionPoint::kInput, InjectionPoint::kOutput, InjectionPoint::kWeight,
+                           InjectionPoint::kBoth}) {
+    const auto add = [&](numerics::InjectionSpec spec) {
+      spec.enabled = true;
+      spec.point = point;
+      spec.target_modules = {"q", "k", "v", "o", "gate", "up", "down", "lm_head"};
+      specs.push_back(std::move(spec));
+    };
+    const bool weight = point == InjectionPoint::kWeight || point == InjectionPoint::kBoth;
+    add({.format = FormatSpec{.format = NumberFormat::kMxfp4}});
+    add({.format = FormatSpec{.format = NumberFormat::kNvfp4}});
+    add({.format = FormatSpec{.format = NumberFormat::kFp8}});
+    add({.format = FormatSpec{.format = NumberFormat::kMxfp4, .stochastic_rounding = true}});
+    if (weight) add({.format = FormatSpec{.format = NumberFormat::kMxfp4, .block_2d = true}});
+    for (const numerics::NoiseSpec& noise : EveryErrorSpec()) {
+      const double strength = noise.error_scale + noise.deadzone_threshold + noise.fault_magnitude;
+      add({.error = {.type = noise.error_type,
+                     .strength = static_cast<float>(strength),
+                     .relative = noise.relative,
+                     .spike_probability = noise.spike_probability}});
+    }
+  }
+  return specs;
+}
+
+// A policy of `noise` (no error by default) and an injection.
+inline numerics::NoisePolicy InjectedPolicy(const numerics::InjectionSpec& injection,
+                                            const numerics::NoiseSpec& noise = {}) {
+  numerics::NoisePolicy policy = PolicyOf(noise);
+  policy.set_injection(numerics::InjectionPolicy::Create(injection, {.num_layers = 2}).value());
+  return policy;
+}
+
 // A prompt of `length` tokens.
 inline std::vector<int32_t> TinyPrompt(int64_t length, int64_t vocab, int64_t salt = 0) {
   std::vector<int32_t> ids;
