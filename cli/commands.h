@@ -24,6 +24,7 @@ CommandBody AddScoreCommand(CLI::App* app);     // score completions by a rule
 CommandBody AddTokenizeCommand(CLI::App* app);  // ids of standard input
 CommandBody AddLogprobsCommand(CLI::App* app);  // log-probs of given ids
 CommandBody AddQuantizeCommand(CLI::App* app);  // a model with quantized linears, for other tools
+CommandBody AddScanCommand(CLI::App* app);      // what errors do to a model, layer by layer
 CommandBody AddProblemsCommand(CLI::App* app);  // problems of a data set
 CommandBody AddSamplesCommand(CLI::App* app);   // completions of a run, readable
 CommandBody AddStatusCommand(CLI::App* app);    // what a run is doing

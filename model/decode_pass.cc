@@ -55,6 +55,10 @@ void PerturbResult(const DecodePass& pass, float* y, int64_t first_row, int64_t 
       scratch->operand.data());
 }
 
+void Watch(const DecodePass& pass, const ObservedRows& rows) {
+  if (pass.observer != nullptr) pass.observer->Observe(rows);
+}
+
 class PassRunner {
  public:
   PassRunner(const DecodePass& pass, DecodeScratch* scratch)
@@ -76,6 +80,7 @@ class PassRunner {
     Norm(layer.post_attention_norm, number);
     Mlp(layer, number);
     kernels_.add(scratch_.x.data(), scratch_.projected.data(), rows_ * hidden_);
+    Watch(pass_, {ObservedPoint::kLayerOutput, {}, number, scratch_.x.data(), rows_, hidden_});
   }
 
  private:
@@ -92,7 +97,12 @@ class PassRunner {
     PerturbResult(pass_, y, 0, rows_, cols, stride, op, layer, &scratch_);
   }
 
+  void WatchInput(Operator op, int layer, const std::vector<float>& x, int64_t cols) {
+    Watch(pass_, {ObservedPoint::kLinearInput, op, layer, x.data(), rows_, cols});
+  }
+
   void Attention(const DecodeLayer& layer, int number) {
+    WatchInput(Operator::kQ, number, scratch_.normed, hidden_);
     const int64_t width = q_width_ + 2 * kv_width_;
     float* qkv = scratch_.qkv.data();
     Multiply(scratch_.normed.data(), hidden_, layer.qkv, {Operator::kQ, Operator::kK, Operator::kV},
@@ -105,6 +115,7 @@ class PassRunner {
     }
     for (int64_t row = 0; row < rows_; ++row) StoreRow(layer, number, row, qkv + row * width);
     for (int64_t row = 0; row < rows_; ++row) AttendRow(number, row, qkv + row * width);
+    WatchInput(Operator::kO, number, scratch_.attended, q_width_);
     Multiply(scratch_.attended.data(), q_width_, layer.o, {Operator::kO}, scratch_.projected.data(),
              hidden_, number);
     Error(scratch_.projected.data(), hidden_, hidden_, Operator::kO, number);
@@ -148,12 +159,14 @@ class PassRunner {
   void Mlp(const DecodeLayer& layer, int number) {
     const int64_t inner = config_.intermediate_size;
     float* gate_up = scratch_.gate_up.data();
+    WatchInput(Operator::kGate, number, scratch_.normed, hidden_);
     Multiply(scratch_.normed.data(), hidden_, layer.gate_up, {Operator::kGate, Operator::kUp},
              gate_up, 2 * inner, number);
     Error(gate_up, inner, 2 * inner, Operator::kGate, number);
     Error(gate_up + inner, inner, 2 * inner, Operator::kUp, number);
     kernels_.swiglu(gate_up, gate_up + inner, rows_, inner, 2 * inner, scratch_.activated.data(),
                     inner);
+    WatchInput(Operator::kDown, number, scratch_.activated, inner);
     Multiply(scratch_.activated.data(), inner, layer.down, {Operator::kDown},
              scratch_.projected.data(), hidden_, number);
     Error(scratch_.projected.data(), hidden_, hidden_, Operator::kDown, number);
@@ -202,6 +215,12 @@ void RunDecodePass(const DecodePass& pass, DecodeScratch* scratch) {
     weights.Embed(pass.rows[row].token,
                   scratch->x.data() + static_cast<int64_t>(row) * weights.config.hidden_size);
   }
+  Watch(pass, {ObservedPoint::kLayerOutput,
+               {},
+               numerics::kNoLayer,
+               scratch->x.data(),
+               static_cast<int64_t>(pass.rows.size()),
+               weights.config.hidden_size});
   for (int64_t layer = 0; layer < weights.config.num_layers; ++layer) runner.Layer(layer);
 }
 
@@ -211,6 +230,8 @@ void ComputeLogits(const DecodePass& pass, int64_t first_row, int64_t rows,
   const int64_t hidden = weights.config.hidden_size;
   const int64_t vocab = weights.config.vocab_size;
   NormRows(pass, weights.final_norm, first_row, rows, numerics::kNoLayer, scratch);
+  Watch(pass, {ObservedPoint::kLinearInput, Operator::kLmHead, numerics::kNoLayer,
+               scratch->normed.data(), rows, hidden, first_row});
   Product(pass, scratch->normed.data(), first_row, rows, hidden, weights.lm_head,
           {Operator::kLmHead}, scratch->logits.data(), vocab, numerics::kNoLayer, scratch);
   PerturbResult(pass, scratch->logits.data(), first_row, rows, vocab, vocab, Operator::kLmHead,

@@ -11,6 +11,7 @@
 #include "model/kernels/row_kernels.h"
 #include "model/kv_pages.h"
 #include "model/noise_context.h"
+#include "model/pass_observer.h"
 #include "model/row_ops.h"
 
 namespace temper::model {
@@ -39,6 +40,7 @@ struct DecodePass {
   bool aqn = false;
   RowNoise noise;                   // of exactly these rows
   std::span<const DecodeRow> rows;  // rows of one sequence in ascending position
+  PassObserver* observer = nullptr;
 };
 
 // Grows `scratch` for passes of up to `rows` rows over `positions` positions and `logit_rows` rows

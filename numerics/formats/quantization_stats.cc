@@ -9,11 +9,13 @@
 namespace temper::numerics {
 namespace {
 
-constexpr int kBinShift = 23 - 6;  // exponent and six fraction bits
-constexpr size_t kBins = size_t{1} << (31 - kBinShift);
+constexpr int kBinadeShift = 23;  // the exponent
+constexpr int kBinShift = kBinadeShift - 6;
+constexpr size_t kBinades = 256;
+constexpr size_t kBinsPerBinade = 64;
 constexpr double kMostDb = 100.0;
-constexpr double kStepsPerDb = 100.0;
-constexpr size_t kDbSteps = static_cast<size_t>(2 * kMostDb * kStepsPerDb) + 1;
+constexpr size_t kStepsPerDb = 100;
+constexpr size_t kDecibels = 201;     // the last one holds one step, +100 dB
 constexpr double kDeadBelow = 1e-10;  // a smaller value is no signal; also keeps 0 / 0 away
 
 size_t DbStep(double db) {
@@ -30,7 +32,30 @@ double SqnrDb(double sum_sq_value, double sum_sq_error) {
 }
 
 QuantizationStats::QuantizationStats(float element_max)
-    : element_max_(element_max), bins_(kBins), block_row_counts_(kDbSteps) {}
+    : element_max_(element_max), bins_(kBinades), block_row_counts_(kDecibels) {}
+
+QuantizationStats::Bin& QuantizationStats::BinOf(float magnitude) {
+  const uint32_t bits = std::bit_cast<uint32_t>(magnitude);
+  std::vector<Bin>& binade = bins_[bits >> kBinadeShift];
+  if (binade.empty()) binade.resize(kBinsPerBinade);
+  return binade[(bits >> kBinShift) % kBinsPerBinade];
+}
+
+int64_t& QuantizationStats::BlockRowsAt(size_t step) {
+  std::vector<int64_t>& decibel = block_row_counts_[step / kStepsPerDb];
+  if (decibel.empty()) decibel.resize(kStepsPerDb);
+  return decibel[step % kStepsPerDb];
+}
+
+int64_t QuantizationStats::bytes() const {
+  size_t total = sizeof(*this) + bins_.size() * sizeof(bins_[0]) +
+                 block_row_counts_.size() * sizeof(block_row_counts_[0]);
+  for (const std::vector<Bin>& binade : bins_) total += binade.size() * sizeof(Bin);
+  for (const std::vector<int64_t>& decibel : block_row_counts_) {
+    total += decibel.size() * sizeof(int64_t);
+  }
+  return static_cast<int64_t>(total);
+}
 
 void QuantizationStats::AddBlockRow(std::span<const float> x, std::span<const float> q,
                                     float scale) {
@@ -45,7 +70,7 @@ void QuantizationStats::AddBlockRow(std::span<const float> x, std::span<const fl
     ++finite;
     const double value = x[i], error = static_cast<double>(q[i]) - value;
     const double magnitude = std::abs(value);
-    Bin& bin = bins_[(std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu) >> kBinShift];
+    Bin& bin = BinOf(std::abs(x[i]));
     ++bin.count;
     bin.sum_sq_value += value * value;
     bin.sum_sq_error += error * error;
@@ -58,7 +83,7 @@ void QuantizationStats::AddBlockRow(std::span<const float> x, std::span<const fl
   elements_ += finite;
   if (finite == 0) return;
   ++block_rows_;
-  ++block_row_counts_[DbStep(SqnrDb(row_value, row_error))];
+  ++BlockRowsAt(DbStep(SqnrDb(row_value, row_error)));
 }
 
 void QuantizationStats::AddRows(const FakeQuantizer& quantizer, const float* x, const float* q,
@@ -80,12 +105,19 @@ void QuantizationStats::Merge(const QuantizationStats& other) {
   dead_ += other.dead_;
   saturated_ += other.saturated_;
   sum_relative_error_ += other.sum_relative_error_;
-  for (size_t i = 0; i < kBins; ++i) {
-    bins_[i].count += other.bins_[i].count;
-    bins_[i].sum_sq_value += other.bins_[i].sum_sq_value;
-    bins_[i].sum_sq_error += other.bins_[i].sum_sq_error;
+  for (size_t b = 0; b < kBinades; ++b) {
+    if (other.bins_[b].empty()) continue;
+    if (bins_[b].empty()) bins_[b].resize(kBinsPerBinade);
+    for (size_t i = 0; i < kBinsPerBinade; ++i) {
+      bins_[b][i].count += other.bins_[b][i].count;
+      bins_[b][i].sum_sq_value += other.bins_[b][i].sum_sq_value;
+      bins_[b][i].sum_sq_error += other.bins_[b][i].sum_sq_error;
+    }
   }
-  for (size_t i = 0; i < kDbSteps; ++i) block_row_counts_[i] += other.block_row_counts_[i];
+  for (size_t step = 0; step < kDecibels * kStepsPerDb; ++step) {
+    const std::vector<int64_t>& decibel = other.block_row_counts_[step / kStepsPerDb];
+    if (!decibel.empty()) BlockRowsAt(step) += decibel[step % kStepsPerDb];
+  }
 }
 
 double QuantizationStats::sqnr_db() const { return SqnrDbWithoutLargest(0.0); }
@@ -93,15 +125,17 @@ double QuantizationStats::sqnr_db() const { return SqnrDbWithoutLargest(0.0); }
 double QuantizationStats::SqnrDbWithoutLargest(double share) const {
   auto left_out = static_cast<int64_t>(share * static_cast<double>(elements_));
   double value = 0.0, error = 0.0;
-  for (size_t i = kBins; i-- > 0;) {
-    const Bin& bin = bins_[i];
-    if (bin.count == 0) continue;
-    // Of the bin that the cut goes through, the part below it.
-    const int64_t out = std::min(left_out, bin.count);
-    left_out -= out;
-    const double kept = static_cast<double>(bin.count - out) / static_cast<double>(bin.count);
-    value += kept * bin.sum_sq_value;
-    error += kept * bin.sum_sq_error;
+  for (size_t b = kBinades; b-- > 0;) {
+    for (size_t i = bins_[b].size(); i-- > 0;) {
+      const Bin& bin = bins_[b][i];
+      if (bin.count == 0) continue;
+      // Of the bin that the cut goes through, the part below it.
+      const int64_t out = std::min(left_out, bin.count);
+      left_out -= out;
+      const double kept = static_cast<double>(bin.count - out) / static_cast<double>(bin.count);
+      value += kept * bin.sum_sq_value;
+      error += kept * bin.sum_sq_error;
+    }
   }
   return SqnrDb(value, error);
 }
@@ -110,8 +144,9 @@ double QuantizationStats::BlockRowSqnrDb(double q) const {
   const auto rank =
       std::max<int64_t>(1, static_cast<int64_t>(std::ceil(q * static_cast<double>(block_rows_))));
   int64_t seen = 0;
-  for (size_t step = 0; step < kDbSteps; ++step) {
-    seen += block_row_counts_[step];
+  for (size_t step = 0; step < kDecibels * kStepsPerDb; ++step) {
+    const std::vector<int64_t>& decibel = block_row_counts_[step / kStepsPerDb];
+    seen += decibel.empty() ? 0 : decibel[step % kStepsPerDb];
     if (seen >= rank) return (static_cast<double>(step) - kMostDb * kStepsPerDb) / kStepsPerDb;
   }
   return kMostDb;

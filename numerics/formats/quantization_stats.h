@@ -41,6 +41,10 @@ class QuantizationStats final {
   int64_t elements() const { return elements_; }  // finite ones
   int64_t non_finite() const { return non_finite_; }
   int64_t block_rows() const { return block_rows_; }
+  // Memory held; at most kMostBytes, whatever was fed. Counts take room per binade of magnitude and
+  // per decibel that occurred, so that one object per linear and format is affordable.
+  int64_t bytes() const;
+  static constexpr int64_t kMostBytes = 600 << 10;
 
   double sqnr_db() const;
   // The same without the `share` of the elements with the largest |x|: what is left when a few
@@ -61,6 +65,8 @@ class QuantizationStats final {
     double sum_sq_error = 0.0;
   };
   double Share(int64_t count) const;
+  Bin& BinOf(float magnitude);
+  int64_t& BlockRowsAt(size_t step);
 
   float element_max_;
   int64_t elements_ = 0;
@@ -69,8 +75,9 @@ class QuantizationStats final {
   int64_t dead_ = 0;
   int64_t saturated_ = 0;
   double sum_relative_error_ = 0.0;
-  std::vector<Bin> bins_;                  // by magnitude, ascending
-  std::vector<int64_t> block_row_counts_;  // by SQNR in steps of 0.01 dB from -100
+  // Inner ones are empty until something falls into them.
+  std::vector<std::vector<Bin>> bins_;                  // [binade][part of it], ascending
+  std::vector<std::vector<int64_t>> block_row_counts_;  // [dB from -100][step of 0.01 dB]
 };
 
 }  // namespace temper::numerics

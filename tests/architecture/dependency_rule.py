@@ -20,6 +20,7 @@ MAY_USE = {
     "prompts": {"services/base", "proto"},  # proto: dataset_config alone, a library of its own
     "model/io": {"services/base", "numerics"},
     "model": {"services/base", "numerics", "model/io"},
+    "scan": {"services/base", "numerics", "model", "model/io"},
     "weights": {"services/base", "services/metrics", "services/rpc", "proto"},
     "reward_server": SERVICES | {"proto"},
     "orchestrator": SERVICES | {"proto", "numerics", "prompts"},

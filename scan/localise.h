@@ -1,0 +1,64 @@
+#pragma once
+
+// Finds the decoder layer that errs from what its outputs look like (docs/scan.md, "Finding a
+// fault"). Pure.
+
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "scan/layer_profile.h"
+
+namespace temper::scan {
+
+// One profile per layer.
+using ModelProfile = std::vector<LayerProfile>;
+
+struct FaultObservation {
+  // Of the suspected device, over equal tokens; at least one. Two or more show what differs between
+  // repeats.
+  std::span<const ModelProfile> repeats;
+  // Of a healthy device over the same tokens; null: there is none.
+  const ModelProfile* reference = nullptr;
+};
+
+enum class Evidence {
+  kNone,         // nothing departs from anything
+  kInstability,  // repeats differ, from this layer on
+  kDeparture,    // the reference is left, from this layer on
+  kOutlier,      // no reference: the layer is unlike the others of its model
+};
+// "none", "instability", "departure", "outlier".
+std::string EvidenceName(Evidence evidence);
+
+struct Suspicion {
+  int layer = 0;
+  double z = 0.0;      // robust z of `value` among the layers
+  double value = 0.0;  // decades of onset, or the outlying statistic
+  std::string field;   // the statistic that says most
+};
+
+struct FaultFinding {
+  Evidence evidence = Evidence::kNone;
+  std::vector<Suspicion> ranking;  // most suspect first; empty with kNone
+  // What the first layer looks like: "saturated", "near zero", "spiky", "amplified", "noisy"; empty
+  // without a baseline to compare with.
+  std::string symptom;
+};
+
+// (v - median) / (1.4826 max(MAD, 1 % of |median|, 1e-6)) of each value.
+std::vector<double> RobustZ(std::span<const double> values);
+
+// Largest relative difference of two profiles' statistics, and of their projections the absolute
+// one; `field` (may be null) is which.
+double Departure(const LayerProfile& observed, const LayerProfile& baseline, std::string* field);
+
+// Instability is looked for first, since it needs no reference; then departure from the reference;
+// outliers only without one. Instability and departure are ranked by onset: a healthy layer that
+// comes after the faulty one departs too, but not more steeply than its input did.
+// InvalidArgument if there is no profile, or profiles of different numbers of layers.
+absl::StatusOr<FaultFinding> LocaliseFault(const FaultObservation& observation);
+
+}  // namespace temper::scan
