@@ -101,6 +101,10 @@ class PassRunner {
     Watch(pass_, {ObservedPoint::kLinearInput, op, layer, x.data(), rows_, cols});
   }
 
+  void Adapter(const float* x, float* y, int64_t stride, Operator op, int layer) {
+    AddAdapter(pass_, op, layer, x, y, stride, &scratch_);
+  }
+
   void Attention(const DecodeLayer& layer, int number) {
     WatchInput(Operator::kQ, number, scratch_.normed, hidden_);
     const int64_t width = q_width_ + 2 * kv_width_;
@@ -113,12 +117,16 @@ class PassRunner {
     if (!layer.qkv_bias.empty()) {
       kernels_.add_bias(qkv, rows_, width, width, layer.qkv_bias.data());
     }
+    Adapter(scratch_.normed.data(), qkv, width, Operator::kQ, number);
+    Adapter(scratch_.normed.data(), qkv + q_width_, width, Operator::kK, number);
+    Adapter(scratch_.normed.data(), qkv + q_width_ + kv_width_, width, Operator::kV, number);
     for (int64_t row = 0; row < rows_; ++row) StoreRow(layer, number, row, qkv + row * width);
     for (int64_t row = 0; row < rows_; ++row) AttendRow(number, row, qkv + row * width);
     WatchInput(Operator::kO, number, scratch_.attended, q_width_);
     Multiply(scratch_.attended.data(), q_width_, layer.o, {Operator::kO}, scratch_.projected.data(),
              hidden_, number);
     Error(scratch_.projected.data(), hidden_, hidden_, Operator::kO, number);
+    Adapter(scratch_.attended.data(), scratch_.projected.data(), hidden_, Operator::kO, number);
   }
 
   // Norms and rotates q and k of a row and writes its keys and values to the cache.
@@ -164,12 +172,15 @@ class PassRunner {
              gate_up, 2 * inner, number);
     Error(gate_up, inner, 2 * inner, Operator::kGate, number);
     Error(gate_up + inner, inner, 2 * inner, Operator::kUp, number);
+    Adapter(scratch_.normed.data(), gate_up, 2 * inner, Operator::kGate, number);
+    Adapter(scratch_.normed.data(), gate_up + inner, 2 * inner, Operator::kUp, number);
     kernels_.swiglu(gate_up, gate_up + inner, rows_, inner, 2 * inner, scratch_.activated.data(),
                     inner);
     WatchInput(Operator::kDown, number, scratch_.activated, inner);
     Multiply(scratch_.activated.data(), inner, layer.down, {Operator::kDown},
              scratch_.projected.data(), hidden_, number);
     Error(scratch_.projected.data(), hidden_, hidden_, Operator::kDown, number);
+    Adapter(scratch_.activated.data(), scratch_.projected.data(), hidden_, Operator::kDown, number);
   }
 
   const DecodePass& pass_;

@@ -29,6 +29,7 @@ struct DecodeRow {
 struct DecodeScratch {
   std::vector<float> x, normed, qkv, attended, projected, gate_up, activated, logits, attention;
   std::vector<float> operand;  // rows as a product reads them under injection; a row of a result
+  std::vector<float> adapter_down, adapter_up;  // an adapter's t and u
 };
 
 struct DecodePass {

@@ -129,6 +129,7 @@ void DecodeRequest::ReserveForWorkers(int64_t rows, int64_t logit_rows) {
   for (DecodeScratch& scratch : memory_.scratch) {
     ReserveScratch(config_, rows, longest_prompt_ + request_.max_completion_tokens, logit_rows + 1,
                    injection_ != nullptr, &scratch);
+    ReserveAdapterScratch(weights_->adapters, config_, std::max(rows, kRowsPerPass), &scratch);
   }
 }
 
@@ -318,6 +319,9 @@ absl::Status DecodeRequest::StepRows(int64_t begin, int64_t end, int worker) {
 
 absl::Status DecodeRequest::Use(std::shared_ptr<const DecodeWeights> weights) {
   weights_ = std::move(weights);
+  for (DecodeScratch& scratch : memory_.scratch) {
+    ReserveAdapterScratch(weights_->adapters, config_, kRowsPerPass, &scratch);
+  }
   NoteSigma();
   return UseInjected();
 }

@@ -47,6 +47,7 @@ class Packer {
     const ModelConfig& config = weights_.config;
     weights_.layers.resize(static_cast<size_t>(config.num_layers));
     for (int64_t layer = 0; layer < config.num_layers; ++layer) PackLayer(layer);
+    weights_.adapters = PackAdapters(parameters_);
     Norm(parameters_.Get("model.norm.weight"),
          {.layer = numerics::kNoLayer, .kind = numerics::NormKind::kFinalNorm},
          weights_.final_norm);

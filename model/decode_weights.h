@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "model/decode_adapter.h"
 #include "model/decode_engine.h"
 #include "model/injected_weights.h"
 #include "model/noise_context.h"
@@ -42,6 +43,7 @@ struct DecodeWeights {
   std::vector<DecodeLayer> layers;
   DecodeNorm final_norm;
   numerics::PackedMatrix lm_head;
+  DecodeAdapters adapters;
   std::vector<float> embedding;  // [vocab, hidden]; empty where lm_head is tied
   // As the rollouts multiply them, made when the version is installed; null without injection.
   std::shared_ptr<const InjectedWeights> injected;

@@ -22,8 +22,8 @@ constexpr std::array<TensorRole, 3> kInjectionRoles = {
 
 absl::Status CheckPolicySupported(const numerics::NoisePolicy& policy) {
   constexpr Operator kUnsupported[] = {
-      Operator::kRouter,          Operator::kLoraA,   Operator::kLoraB, Operator::kAttentionScores,
-      Operator::kAttentionValues, Operator::kSoftmax, Operator::kSilu,  Operator::kRmsNorm};
+      Operator::kRouter, Operator::kAttentionScores, Operator::kAttentionValues, Operator::kSoftmax,
+      Operator::kSilu,   Operator::kRmsNorm};
   const auto errs = [&](Operator op, int layer) {
     if (policy.injection().enabled() && policy.injection().Selects(op, layer)) return true;
     for (int phase = 0; phase < numerics::kPhaseCount; ++phase) {
@@ -39,7 +39,7 @@ absl::Status CheckPolicySupported(const numerics::NoisePolicy& policy) {
       return absl::UnimplementedError(
           base::Cat("error on the operator ", numerics::OperatorName(op),
                     " is not built: only linear layers (q, k, v, o, gate, up, down, "
-                    "lm_head) can err"));
+                    "lm_head, lora_a, lora_b) can err"));
     }
   }
   return absl::OkStatus();
@@ -148,14 +148,11 @@ void CountNormRows(const RowNoise& noise, int64_t first_row, int64_t rows, int l
   }
 }
 
-void ApplyRowError(float* y, int64_t first_row, int64_t rows, int64_t cols, int64_t row_stride,
-                   const RowNoise& noise, std::span<const numerics::RowKey> keys,
-                   Direction direction, Operator op, int layer) {
+void ApplyRowErrorAt(uint32_t site, float* y, int64_t first_row, int64_t rows, int64_t cols,
+                     int64_t row_stride, const RowNoise& noise,
+                     std::span<const numerics::RowKey> keys, Direction direction, Operator op,
+                     int layer) {
   const numerics::OperatorError error = noise.Error(direction, op, layer);
-  const uint32_t site =
-      numerics::Site(layer, op,
-                     direction == Direction::kForward ? numerics::TensorRole::kOutput
-                                                      : numerics::TensorRole::kGradInput);
   for (const RowSegment& segment : noise.segments) {
     const int64_t begin = std::max(segment.begin, first_row);
     const int64_t end = std::min(segment.end, first_row + rows);
@@ -170,6 +167,16 @@ void ApplyRowError(float* y, int64_t first_row, int64_t rows, int64_t cols, int6
     stats.calls = static_cast<uint64_t>(end - begin);
     row.stats.Merge(stats);
   }
+}
+
+void ApplyRowError(float* y, int64_t first_row, int64_t rows, int64_t cols, int64_t row_stride,
+                   const RowNoise& noise, std::span<const numerics::RowKey> keys,
+                   Direction direction, Operator op, int layer) {
+  const uint32_t site =
+      numerics::Site(layer, op,
+                     direction == Direction::kForward ? numerics::TensorRole::kOutput
+                                                      : numerics::TensorRole::kGradInput);
+  ApplyRowErrorAt(site, y, first_row, rows, cols, row_stride, noise, keys, direction, op, layer);
 }
 
 }  // namespace temper::model

@@ -18,7 +18,8 @@
 namespace temper::model {
 
 // Operators whose error these engines do not implement, as a status at start rather than silence in
-// a run: Unimplemented if the policy or its injection perturbs an operator other than the linears.
+// a run: Unimplemented if the policy perturbs an operator other than the linears
+// (adapters' products among them).
 absl::Status CheckPolicySupported(const numerics::NoisePolicy& policy);
 
 // Counts of one group: one row per (direction, layer or none, operator), dense, because the
@@ -92,6 +93,12 @@ void CountNormRows(const RowNoise& noise, int64_t first_row, int64_t rows, int l
 //
 // Counters count a row (one token) as one call of the operator and one injection, so that they do
 // not depend on how rows were batched or cut between threads.
+//
+// ApplyRowErrorAt names the draws' site itself: that of an adapter (numerics::AdapterSite).
+void ApplyRowErrorAt(uint32_t site, float* y, int64_t first_row, int64_t rows, int64_t cols,
+                     int64_t row_stride, const RowNoise& noise,
+                     std::span<const numerics::RowKey> keys, numerics::Direction direction,
+                     numerics::Operator op, int layer);
 void ApplyRowError(float* y, int64_t first_row, int64_t rows, int64_t cols, int64_t row_stride,
                    const RowNoise& noise, std::span<const numerics::RowKey> keys,
                    numerics::Direction direction, numerics::Operator op, int layer);

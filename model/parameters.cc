@@ -23,6 +23,15 @@ std::span<float> Values(const at::Tensor& tensor) {
   return {tensor.data_ptr<float>(), static_cast<size_t>(tensor.numel())};
 }
 
+TensorViewMap ViewsOfAll(const std::vector<std::pair<std::string, at::Tensor>>& named) {
+  TensorViewMap views;
+  for (const auto& [name, tensor] : named) {
+    views[name] = {.shape = {tensor.sizes().begin(), tensor.sizes().end()},
+                   .values = Values(tensor)};
+  }
+  return views;
+}
+
 absl::StatusOr<Parameters> Allocate(const ModelConfig& config) {
   TEMPER_RETURN_IF_ERROR(ValidateModelConfig(config));
   return RunTorchFor<Parameters>("allocate a model", [&]() -> absl::StatusOr<Parameters> {
@@ -95,29 +104,25 @@ absl::StatusOr<Parameters> InitializeParameters(const ModelConfig& config, uint6
 }
 
 Parameters CloneParameters(const Parameters& parameters) {
-  Parameters copy;
-  copy.config = parameters.config;
-  for (const auto& [name, tensor] : parameters.named) {
+  Parameters copy = parameters;
+  for (auto& [name, tensor] : copy.trained()) {
     at::Tensor clone = at::empty(tensor.sizes(), at::kFloat);
     std::memcpy(clone.data_ptr<float>(), tensor.data_ptr<float>(),
                 static_cast<size_t>(tensor.numel()) * sizeof(float));
-    copy.named.emplace_back(name, std::move(clone));
+    tensor = std::move(clone);
   }
   return copy;
 }
 
-TensorViewMap ViewsOf(const Parameters& parameters) {
-  TensorViewMap views;
-  for (const auto& [name, tensor] : parameters.named) {
-    views[name] = {.shape = {tensor.sizes().begin(), tensor.sizes().end()},
-                   .values = Values(tensor)};
-  }
-  return views;
+TensorViewMap ViewsOf(const Parameters& parameters) { return ViewsOfAll(parameters.named); }
+
+TensorViewMap TrainedViewsOf(const Parameters& parameters) {
+  return ViewsOfAll(parameters.trained());
 }
 
 std::map<std::string, std::span<float>> MutableViewsOf(Parameters& parameters) {
   std::map<std::string, std::span<float>> views;
-  for (auto& [name, tensor] : parameters.named) views[name] = Values(tensor);
+  for (auto& [name, tensor] : parameters.trained()) views[name] = Values(tensor);
   return views;
 }
 

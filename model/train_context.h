@@ -33,6 +33,14 @@ struct PackedLinear {
   WeightPerturbation perturbation;  // of one that errs
 };
 
+// An adapter's two matrices, packed, and which linear they belong to.
+struct PackedAdapter {
+  PackedLinear a;  // [rank, in]
+  PackedLinear b;  // [out, rank]
+  LoraModule module;
+  float scale = 1.0f;  // alpha / rank
+};
+
 // Owned by TrainModel; outlives every pass.
 struct TrainContext {
   TrainContext(const ModelConfig& model_config, const TrainOptions& train_options);
@@ -47,6 +55,7 @@ struct TrainContext {
   // Passes keep their own until they are gone.
   std::shared_ptr<std::vector<PackedLinear>> injected;
   uint64_t injected_id = 0;                    // InjectionPolicy::WeightsId
+  std::vector<PackedAdapter> adapters;         // by index of the module; empty without
   std::vector<GroupCounts> backward_counts;    // per worker, phase train
   std::vector<std::vector<float>> attention;   // per worker, scratch
   std::vector<std::vector<float>> vocabulary;  // per worker, [vocab]
@@ -135,6 +144,11 @@ struct TrainPass final : torch::CustomClassHolder {
   // The packed weight that the pass multiplies with.
   const PackedLinear& Weights(const LinearSite& site) const;
   PassKeys keys() const { return {.forward = forward_keys, .injection = injection_keys}; }
+  // The same of the product `op` (lora_a or lora_b) of an adapter, for rows of the pass; forward on
+  // the product, backward on the gradient of what was multiplied. In train_adapter.cc.
+  void AdapterError(float* values, int64_t first, int64_t rows, int64_t cols,
+                    numerics::Direction direction, numerics::Operator op, const LoraModule& module,
+                    int worker);
 };
 using PassHandle = c10::intrusive_ptr<TrainPass>;
 
@@ -151,6 +165,13 @@ at::Tensor NormRows(const at::Tensor& x, const at::Tensor& gamma, int64_t aqn_no
 // bias: may be undefined.
 at::Tensor LinearRows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                       const LinearSite& site, const PassHandle& pass);
+// y + (alpha / r) (x A^T) B^T, of the adapter TrainContext::adapters[index].
+at::Tensor AdaptRows(const at::Tensor& y, const at::Tensor& x, const at::Tensor& a,
+                     const at::Tensor& b, int64_t index, const PassHandle& pass);
+// The error of the gradients of an adapter's matrices, once per optimizer step; key: of g_W.
+void ApplyAdapterGradError(const PackedAdapter& adapter, const at::Tensor& a, const at::Tensor& b,
+                           const numerics::NoisePolicy& policy, uint64_t key,
+                           numerics::NoiseCounters* counters);
 // Rotary embedding and causal attention inside each group.
 at::Tensor AttendRows(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                       const PassHandle& pass);

@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -55,7 +56,27 @@ struct TrainModel::Impl {
     head = tied ? embedding : Index("lm_head.weight");
     linears.push_back({{Operator::kLmHead, numerics::kNoLayer, head}, tied});
     context.linears.resize(parameters.named.size());
-    for (auto& [name, tensor] : parameters.named) tensor.set_requires_grad(true);
+    IndexAdapters();
+    for (auto& [name, tensor] : parameters.trained()) tensor.set_requires_grad(true);
+  }
+
+  void IndexAdapters() {
+    adapter_of.resize(layers.size());
+    for (auto& of_layer : adapter_of) of_layer.fill(-1);
+    for (const LoraModule& module : parameters.lora.modules) {
+      adapter_of[static_cast<size_t>(module.layer)][static_cast<size_t>(module.op)] =
+          static_cast<int64_t>(context.adapters.size());
+      PackedAdapter& adapter = context.adapters.emplace_back();
+      adapter.module = module;
+      adapter.scale = parameters.lora.scale();
+    }
+  }
+
+  const at::Tensor& AdapterA(int64_t index) const {
+    return parameters.adapter[static_cast<size_t>(2 * index)].second;
+  }
+  const at::Tensor& AdapterB(int64_t index) const {
+    return parameters.adapter[static_cast<size_t>(2 * index + 1)].second;
   }
 
   int64_t Index(const std::string& name) const {
@@ -100,6 +121,7 @@ struct TrainModel::Impl {
   // Packs what `pass` multiplies with and is not packed. with_transposed: what its backward pass
   // needs as well.
   absl::Status PackFor(TrainPass* pass, bool with_transposed) {
+    PackAdaptersIfChanged();
     if (pass->injection != nullptr) {
       const uint64_t id = pass->injection->WeightsId(pass->weight_key);
       if (context.injected == nullptr || context.injected_id != id) {
@@ -142,6 +164,30 @@ struct TrainModel::Impl {
     return absl::OkStatus();
   }
 
+  static void PackBothWays(const at::Tensor& weight, PackedLinear* linear) {
+    const int64_t out = weight.size(0), in = weight.size(1);
+    linear->forward = numerics::Pack(weight.data_ptr<float>(), out, in);
+    linear->transposed = PackTransposed(weight.data_ptr<float>(), out, in);
+  }
+
+  void PackAdaptersIfChanged() {
+    if (adapters_packed) return;
+    for (size_t i = 0; i < context.adapters.size(); ++i) {
+      const auto index = static_cast<int64_t>(i);
+      PackBothWays(AdapterA(index), &context.adapters[i].a);
+      PackBothWays(AdapterB(index), &context.adapters[i].b);
+    }
+    adapters_packed = true;
+  }
+
+  // Optimizers write to what is trained alone: a frozen base stays packed.
+  void Changed() {
+    adapters_packed = false;
+    if (parameters.lora.enabled()) return;
+    for (PackedLinear& linear : context.linears) linear = {};
+    context.injected = nullptr;
+  }
+
   absl::Status DrawAqn(const TrainAqn& aqn, TrainPass* pass) const {
     if (aqn.plan == nullptr || aqn.sigma == 0.0) return absl::OkStatus();
     if (aqn.plan->draw != numerics::AqnDrawScope::kPerVersion) {
@@ -171,8 +217,11 @@ struct TrainModel::Impl {
 
   at::Tensor Linear(const at::Tensor& x, Operator op, int64_t layer, int64_t weight, int64_t bias,
                     const PassHandle& pass) const {
-    return LinearRows(x, Tensor(weight), Tensor(bias),
-                      {.op = op, .layer = static_cast<int>(layer), .parameter = weight}, pass);
+    const at::Tensor y =
+        LinearRows(x, Tensor(weight), Tensor(bias),
+                   {.op = op, .layer = static_cast<int>(layer), .parameter = weight}, pass);
+    const int64_t adapter = adapter_of[static_cast<size_t>(layer)][static_cast<size_t>(op)];
+    return adapter < 0 ? y : AdaptRows(y, x, AdapterA(adapter), AdapterB(adapter), adapter, pass);
   }
 
   // RMSNorm over each head (Qwen3); x itself where the model has none.
@@ -185,6 +234,8 @@ struct TrainModel::Impl {
   LogProbs Run(const PassHandle& pass) const {
     const auto aqn = [&](int64_t index) { return pass->aqn_norms.empty() ? -1 : index; };
     at::Tensor x = EmbedRows(Tensor(embedding), pass);  // [rows, hidden]
+    // Every linear's backward pass runs, and errs, whatever lies below the lowest adapter.
+    if (parameters.lora.enabled() && at::GradMode::is_enabled()) x.set_requires_grad(true);
     for (int64_t l = 0; l < parameters.config.num_layers; ++l) {
       const LayerIndex& layer = layers[static_cast<size_t>(l)];
       at::Tensor normed = NormRows(x, Tensor(layer.input_norm), aqn(2 * l), pass);
@@ -210,16 +261,15 @@ struct TrainModel::Impl {
   std::vector<LayerIndex> layers;
   int64_t embedding = -1, final_norm = -1, head = -1;
   std::vector<NamedLinear> linears;
+  std::vector<std::array<int64_t, 8>> adapter_of;  // [layer][operator]: its index, -1: none
+  bool adapters_packed = false;
 };
 
 TrainModel::TrainModel(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 TrainModel::~TrainModel() = default;
 Parameters& TrainModel::parameters() { return impl_->parameters; }
 const Parameters& TrainModel::parameters() const { return impl_->parameters; }
-void TrainModel::ParametersChanged() {
-  for (PackedLinear& linear : impl_->context.linears) linear = {};
-  impl_->context.injected = nullptr;
-}
+void TrainModel::ParametersChanged() { impl_->Changed(); }
 
 absl::StatusOr<std::unique_ptr<TrainModel>> TrainModel::Create(const Parameters& parameters,
                                                                TrainOptions options) {
@@ -245,7 +295,8 @@ absl::StatusOr<LogProbs> TrainModel::Forward(std::span<const TrainGroup> groups,
     TEMPER_RETURN_IF_ERROR(impl_->DrawAqn(options.aqn, pass.get()));
     const numerics::NoisePolicy* policy = options.noise.policy;
     at::Tensor& apart = impl_->context.tied_head_gradient;
-    if (options.gradients && impl_->parameters.config.tie_word_embeddings && policy != nullptr &&
+    if (options.gradients && impl_->parameters.config.tie_word_embeddings &&
+        !impl_->parameters.lora.enabled() && policy != nullptr &&
         policy->Scale(numerics::Phase::kTrain, numerics::Direction::kBackward, Operator::kLmHead,
                       numerics::kNoLayer) > 0.0 &&
         !apart.defined()) {
@@ -301,7 +352,7 @@ void TrainModel::ZeroGrad() {
     if (!tensor.defined()) return;
     std::memset(tensor.data_ptr<float>(), 0, static_cast<size_t>(tensor.numel()) * sizeof(float));
   };
-  for (auto& [name, tensor] : impl_->parameters.named) clear(tensor.grad());
+  for (auto& [name, tensor] : impl_->parameters.trained()) clear(tensor.grad());
   impl_->context.tied_head_gradient = at::Tensor();
 }
 
@@ -312,6 +363,11 @@ absl::Status TrainModel::ApplyGradWeightError(const TrainNoise& noise,
   const bool frozen = policy.noise_key() == numerics::NoiseKey::kFrozen;
   const uint64_t key = frozen ? base::FrozenErrorKey(policy.device_seed())
                               : base::GradWeightErrorKey(noise.run_seed, noise.optimizer_step);
+  for (size_t i = 0; i < impl_->context.adapters.size(); ++i) {
+    const auto index = static_cast<int64_t>(i);
+    ApplyAdapterGradError(impl_->context.adapters[i], impl_->AdapterA(index),
+                          impl_->AdapterB(index), policy, key, counters);
+  }
   for (const NamedLinear& linear : impl_->linears) {
     const numerics::OperatorError error = policy.Error(
         numerics::Phase::kTrain, numerics::Direction::kBackward, linear.site.op, linear.site.layer);

@@ -87,16 +87,18 @@ struct TrainOptions {
 // Thread-compatible: one thread at a time. Destroy after every graph made by it.
 class TrainModel final {
  public:
-  // Takes a deep copy of `parameters`. Errors: InvalidArgument.
+  // Takes a copy of `parameters`, deep of what is trained (CloneParameters). Errors:
+  // InvalidArgument.
   static absl::StatusOr<std::unique_ptr<TrainModel>> Create(const Parameters& parameters,
                                                             TrainOptions options);
   ~TrainModel();
 
-  // The master weights: leaves with requires_grad; .grad is defined after the first Backward. An
-  // optimizer writes to them and then calls ParametersChanged.
+  // The master weights. Those that are trained (Parameters::trained) are leaves with requires_grad;
+  // .grad is defined after the first Backward. An optimizer writes to them and then calls
+  // ParametersChanged.
   Parameters& parameters();
   const Parameters& parameters() const;
-  // Packs the weights anew at the next pass, and perturbs anew those that err.
+  // Packs what is trained anew at the next pass, and perturbs anew what errs of it.
   void ParametersChanged();
 
   // Log-probs of every completion token given its prompt. Forward counts of the pass are added to
@@ -108,11 +110,11 @@ class TrainModel final {
                                    const LogProbOptions& options,
                                    numerics::NoiseCounters* counters);
 
-  // Adds d(sum of weight[t] * logprobs[t])/d(parameter) to every parameter's .grad, with the errors
-  // of g_x; backward counts of g_x are added to `counters` (may be null). weight: [tokens], the
-  // derivative of the loss by each log-prob. Frees the graph. For losses written in autograd use
-  // logprobs directly; the counts of such a backward pass wait for the next TakeBackwardCounters.
-  // Errors: InvalidArgument if sizes differ or there is no graph.
+  // Adds d(sum of weight[t] * logprobs[t])/d(parameter) to every trained parameter's .grad, with
+  // the errors of g_x; backward counts of g_x are added to `counters` (may be null). weight:
+  // [tokens], the derivative of the loss by each log-prob. Frees the graph. For losses written in
+  // autograd use logprobs directly; the counts of such a backward pass wait for the next
+  // TakeBackwardCounters. Errors: InvalidArgument if sizes differ or there is no graph.
   absl::Status Backward(const LogProbs& pass, std::span<const float> weight,
                         numerics::NoiseCounters* counters);
 
@@ -123,9 +125,10 @@ class TrainModel final {
   void ZeroGrad();
 
   // Once per optimizer step, after the last Backward and before norm clipping: the error of g_W on
-  // the accumulated gradient of every linear that the policy names in (train, backward), keyed by
-  // (run seed, optimizer step, element of the whole weight). Where lm_head is tied, it acts on the
-  // part of the gradient that came through lm_head. Counts into `counters` (may be null).
+  // the accumulated gradient of every trained linear that the policy names in (train, backward),
+  // keyed by (run seed, optimizer step, element of the whole weight). Where lm_head is tied, it
+  // acts on the part of the gradient that came through lm_head. Counts into `counters` (may be
+  // null).
   absl::Status ApplyGradWeightError(const TrainNoise& noise, numerics::NoiseCounters* counters);
 
  private:

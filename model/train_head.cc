@@ -94,7 +94,7 @@ class HeadChunk {
   }
 
   // The logits hold their gradient: adds g_x to ghidden [rows of the pass, width] and g_W to gw.
-  // err: g_x gets its error here, row by row.
+  // err: g_x gets its error here, row by row. gw: null where the weight is frozen.
   void Backward(bool err, float* ghidden, float* gw) {
     float* g = context_.head_logits.data();
     std::vector<float> gx(static_cast<size_t>(rows_ * width_));
@@ -116,6 +116,7 @@ class HeadChunk {
     for (int64_t i = 0; i < rows_; ++i) {
       context_.kernels.add(ghidden + Head(i).row * width_, gx.data() + i * width_, width_);
     }
+    if (gw == nullptr) return;
     context_.threads.Split(vocab_, kVocabularyGrain, [&](int64_t begin, int64_t end, int) {
       context_.kernels.grad_weight(g, vocab_, context_.head_inputs.data(), width_, rows_, begin,
                                    end, width_, gw, width_);
@@ -204,6 +205,7 @@ struct HeadFunction : torch::autograd::Function<HeadFunction> {
     ctx->saved_data["pass"] = c10::IValue::make_capsule(pass);
     ctx->saved_data["parameter"] = parameter;
     ctx->saved_data["tied"] = tied;
+    ctx->saved_data["trained"] = weight.requires_grad();
     ctx->mark_non_differentiable({entropy});
     return {logprobs, entropy};
   }
@@ -221,12 +223,16 @@ struct HeadFunction : torch::autograd::Function<HeadFunction> {
     // D of the weight's error multiplies what this pass adds.
     const bool alone =
         pass->Injected(TensorRole::kWeightOperand, kOp, kLayer).GradientFactor().acts();
-    at::Tensor gw = apart && !alone ? context.tied_head_gradient
-                                    : at::zeros({vocab, hidden.size(1)}, hidden.options());
+    at::Tensor gw;
+    if (apart && !alone) {
+      gw = context.tied_head_gradient;
+    } else if (ctx->saved_data["trained"].toBool()) {
+      gw = at::zeros({vocab, hidden.size(1)}, hidden.options());
+    }
     const float* hs = hidden.const_data_ptr<float>();
     const float* gs = g.const_data_ptr<float>();
     float* ghs = ghidden.mutable_data_ptr<float>();
-    float* gws = gw.mutable_data_ptr<float>();
+    float* gws = gw.defined() ? gw.mutable_data_ptr<float>() : nullptr;
     const float inv_t = pass->inv_temperature;
     const bool err_on_sum = ErrsOnSum(*pass);
     for (int64_t first = 0; first < g.size(0); first += context.options.head_rows) {
@@ -244,8 +250,10 @@ struct HeadFunction : torch::autograd::Function<HeadFunction> {
       chunk.Backward(!err_on_sum, ghs, gws);
     }
     if (err_on_sum) PerturbSum(*pass, ghs);
-    pass->MultiplyByWeightFactor({kOp, kLayer, ctx->saved_data["parameter"].toInt()}, gws, vocab,
-                                 hidden.size(1));
+    if (gws != nullptr) {
+      pass->MultiplyByWeightFactor({kOp, kLayer, ctx->saved_data["parameter"].toInt()}, gws, vocab,
+                                   hidden.size(1));
+    }
     if (apart && alone) {
       context.kernels.add(context.tied_head_gradient.mutable_data_ptr<float>(), gws, gw.numel());
     }

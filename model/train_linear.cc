@@ -65,6 +65,7 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
     ctx->saved_data["layer"] = static_cast<int64_t>(site.layer);
     ctx->saved_data["parameter"] = site.parameter;
     ctx->saved_data["bias"] = bias.has_value();
+    ctx->saved_data["trained"] = weight.requires_grad();
     return y;
   }
 
@@ -76,16 +77,17 @@ struct LinearFunction : torch::autograd::Function<LinearFunction> {
                              .parameter = ctx->saved_data["parameter"].toInt()};
     const at::Tensor x = ctx->get_saved_variables()[0];
     const at::Tensor g = gradients[0].contiguous();
+    const bool trained = ctx->saved_data["trained"].toBool();  // with adapters the base is not
     at::Tensor bias_gradient;
-    if (ctx->saved_data["bias"].toBool()) {
+    if (trained && ctx->saved_data["bias"].toBool()) {
       bias_gradient = at::zeros({g.size(1)}, g.options());
       pass->context->kernels.column_sums(g.const_data_ptr<float>(), g.size(0), g.size(1),
                                          bias_gradient.mutable_data_ptr<float>());
     }
     at::Tensor scaled = g, operand = x;
     at::Tensor gx = InputGradient(*pass, site, &scaled, &operand);
-    return {gx, WeightGradient(*pass, site, operand, scaled), bias_gradient, at::Tensor(),
-            at::Tensor()};
+    return {gx, trained ? WeightGradient(*pass, site, operand, scaled) : at::Tensor(),
+            bias_gradient, at::Tensor(), at::Tensor()};
   }
 
   // Replaces *g by g D where D is not 1, and *x by x^ where it errs.

@@ -108,6 +108,7 @@ void FindMissing(const NoisePolicy& policy, const NoiseCounters& counters, Phase
       for (const TensorRole role :
            {TensorRole::kOutput, TensorRole::kGradInput, TensorRole::kGradWeight}) {
         if (backward == (role == TensorRole::kOutput)) continue;
+        if (role == TensorRole::kGradWeight && !policy.HasWeightGradient(op)) continue;
         const NoiseRowId id = {phase, direction, layer, op, role};
         if (!WasCounted(counters, id)) findings->Note(id, NeverRan(ScaleText(scale)));
       }

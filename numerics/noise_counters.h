@@ -79,7 +79,7 @@ class NoiseCounters {
 // and the number of wrong rows, where
 //   - a row is configured and its operator ran, but no element was offered to an error, or
 //   - a row is configured and others ran in its phase and direction, but its own never did (of the
-//     backward direction both gradients of each operator), or
+//     backward direction both gradients of each operator; g_x alone where its weight is frozen), or
 //   - a row is configured and offered non-zero values, but none of them changed (of spike and
 //     deadzone, which leave most alone: although a thousand fresh draws should have), or
 //   - a row is not configured and elements were changed.

@@ -77,6 +77,10 @@ class NoisePolicy {
   LearnerNoise learner_noise() const { return spec_.learner_noise; }
   uint64_t device_seed() const { return spec_.device_seed; }
   int num_layers() const { return shape_.num_layers; }
+  // Whether the backward pass makes a g_W of the linear: with adapters of theirs alone.
+  bool HasWeightGradient(Operator op) const {
+    return shape_.lora_layers.empty() || op == Operator::kLoraA || op == Operator::kLoraB;
+  }
 
   // What `hw_error_injection` does to operands and results of the same operators; nothing by
   // default. Scale, Error, Any and Describe are of `noisy_ops` alone.

@@ -32,7 +32,7 @@ bool HasRow(Operator op, int layer, const ModelShape& shape) {
       return layer >= 0 && shape.num_experts > 0;
     case Operator::kLoraA:
     case Operator::kLoraB:
-      return layer >= 0 && shape.has_lora;
+      return shape.lora_layers.contains(layer);
     case Operator::kInputNorm:
     case Operator::kPostAttentionNorm:
     case Operator::kFinalNorm:
@@ -54,25 +54,16 @@ std::string_view LastComponent(std::string_view path) {
   return dot == std::string_view::npos ? path : path.substr(dot + 1);
 }
 
-bool Matches(std::string_view pattern, Operator op, int layer) {
-  const std::string path = OperatorPath(op, layer);
-  if (PathMatches(pattern, path)) return true;
-  const std::string_view last = LastComponent(path);
-  const std::string alias =
-      path.substr(0, path.size() - last.size()) + std::string(OperatorName(op));
-  return PathMatches(pattern, alias);
-}
-
 // True if the pattern's last component is the operator's name, letter by letter.
 bool Names(std::string_view pattern, Operator op, int layer) {
   const std::string_view last = LastComponent(pattern);
   return (last == OperatorName(op) || last == LastComponent(OperatorPath(op, layer))) &&
-         Matches(pattern, op, layer);
+         PatternSelects(pattern, op, layer);
 }
 
 // What a target pattern selects before layers and excludes are taken away.
 bool Targets(std::string_view pattern, Operator op, int layer, const RowSelectionSpec& spec) {
-  return OnByDefault(op, spec) ? Matches(pattern, op, layer) : Names(pattern, op, layer);
+  return OnByDefault(op, spec) ? PatternSelects(pattern, op, layer) : Names(pattern, op, layer);
 }
 
 // Calls f(op, layer) for every row the model has; layer kNoLayer comes last.
@@ -115,7 +106,8 @@ void CheckPatterns(const RowSelectionSpec& spec, const ModelShape& shape,
   }
   for (const std::string& pattern : spec.exclude_modules) {
     bool any = MatchesOtherModule(pattern, shape);
-    ForEachRow(shape, [&](Operator op, int layer) { any = any || Matches(pattern, op, layer); });
+    ForEachRow(shape,
+               [&](Operator op, int layer) { any = any || PatternSelects(pattern, op, layer); });
     if (!any) {
       mistakes->push_back(
           absl::StrFormat("exclude_modules: '%s' matches no module of this model", pattern));
@@ -142,11 +134,21 @@ bool Selects(const RowSelectionSpec& spec, Operator op, int layer) {
                            spec.target_layers.end();
     if (!in_layers && !(layer < 0 && named)) return false;
   }
-  return std::none_of(spec.exclude_modules.begin(), spec.exclude_modules.end(),
-                      [&](const std::string& pattern) { return Matches(pattern, op, layer); });
+  return std::none_of(
+      spec.exclude_modules.begin(), spec.exclude_modules.end(),
+      [&](const std::string& pattern) { return PatternSelects(pattern, op, layer); });
 }
 
 }  // namespace
+
+bool PatternSelects(std::string_view pattern, Operator op, int layer) {
+  const std::string path = OperatorPath(op, layer);
+  if (PathMatches(pattern, path)) return true;
+  const std::string_view last = LastComponent(path);
+  const std::string alias =
+      path.substr(0, path.size() - last.size()) + std::string(OperatorName(op));
+  return PathMatches(pattern, alias);
+}
 
 std::string OperatorPath(Operator op, int layer) {
   if (op == Operator::kLmHead) return "lm_head";

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,8 +21,8 @@ enum class LearnerNoise { kSame, kFresh, kNone };
 // What has to be known of a model.
 struct ModelShape {
   int num_layers = 0;
-  int num_experts = 0;  // 0: dense
-  bool has_lora = false;
+  int num_experts = 0;        // 0: dense
+  std::set<int> lora_layers;  // layers with an adapter; not empty: all other weights are frozen
 };
 
 // Patterns are globs over the components of a module path such as
@@ -71,6 +72,9 @@ std::array<bool, kPhaseCount> ForwardPhases(ApplyDuring apply_during, LearnerNoi
 
 // True if the dotted `pattern` selects the module `path` as described above.
 bool PathMatches(std::string_view pattern, std::string_view path);
+
+// True if `pattern` selects the operator's module, by its path or by the operator's short name.
+bool PatternSelects(std::string_view pattern, Operator op, int layer);
 
 // The module path of an operator: "model.layers.3.self_attn.q_proj", "lm_head", ...
 std::string OperatorPath(Operator op, int layer);

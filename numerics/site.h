@@ -73,6 +73,14 @@ constexpr uint32_t Site(int layer, Operator op, TensorRole role, int expert = kN
          static_cast<uint32_t>(role);
 }
 
+// The site of an adapter's product (lora_a or lora_b) on the linear `adapts` of a layer. All
+// adapters of a layer share those two operators, and each must have draws of its own: the operator
+// bits hold both, adapts + 1 in the upper four.
+constexpr uint32_t AdapterSite(int layer, Operator op, Operator adapts, TensorRole role) {
+  const uint32_t both = static_cast<uint32_t>(op) | (static_cast<uint32_t>(adapts) + 1) << 4;
+  return Site(layer, static_cast<Operator>(both), role);
+}
+
 // True for the matrix products with a weight: q k v o gate up down lm_head router lora_a lora_b.
 constexpr bool IsLinear(Operator op) { return op <= Operator::kLoraB; }
 

@@ -14,7 +14,7 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr ModelShape kShape = {.num_layers = 24};
+const ModelShape kShape = {.num_layers = 24};
 constexpr Operator kDecoder[] = {Operator::kQ,    Operator::kK,  Operator::kV,   Operator::kO,
                                  Operator::kGate, Operator::kUp, Operator::kDown};
 
@@ -286,6 +286,20 @@ TEST(NoisePolicy, TheRouterExistsInMixturesOnly) {
   const ModelShape mixture = {.num_layers = 4, .num_experts = 8};
   EXPECT_EQ(Rollout(Make(spec, mixture), Operator::kRouter, 3), 0.05);
   EXPECT_EQ(Rollout(Make(Spec(), mixture), Operator::kRouter, 3), 0.0);
+}
+
+TEST(NoisePolicy, AdaptersExistInAdaptedLayersAndErrByNameAlone) {
+  NoiseSpec spec = Spec();
+  spec.target_modules = {"q", "lora_a"};
+  EXPECT_THAT(Mistakes(spec), HasSubstr("lora_a"));  // adapters are off
+  const ModelShape adapted = {.num_layers = 4, .lora_layers = {1, 3}};
+  EXPECT_EQ(Rollout(Make(spec, adapted), Operator::kLoraA, 3), 0.05);
+  EXPECT_EQ(Rollout(Make(spec, adapted), Operator::kLoraA, 2), 0.0);
+  EXPECT_EQ(Rollout(Make(spec, adapted), Operator::kLoraB, 3), 0.0);
+  EXPECT_EQ(Rollout(Make(Spec(), adapted), Operator::kLoraA, 3), 0.0);
+  EXPECT_TRUE(Make(Spec(), adapted).HasWeightGradient(Operator::kLoraB));
+  EXPECT_FALSE(Make(Spec(), adapted).HasWeightGradient(Operator::kQ));
+  EXPECT_TRUE(Make(Spec()).HasWeightGradient(Operator::kQ));
 }
 
 TEST(EvaluationPolicy, IsCleanButForTheNamedScale) {
