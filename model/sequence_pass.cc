@@ -103,7 +103,7 @@ absl::Status SequencePass::Impl::Run(const SequenceRequest& request, const Logit
   std::vector<float*> cache;
   try {
     rope.Extend(count);
-    ReserveScratch(config, count, count, kLogitRows, &scratch);
+    ReserveScratch(config, count, count, kLogitRows, /*injection=*/false, &scratch);
     for (int64_t p = 0; p < count; p += kernels::kPagePositions) cache.push_back(pages.Take());
     LayOut(request, count, cache);
     GroupCounts counts(numerics::Phase::kEval, static_cast<int>(config.num_layers));

@@ -62,7 +62,7 @@ absl::StatusOr<double> TargetDivergence(model::Parameters* parameters,
   if (options.error.format.has_value()) {
     const QuantizedTarget quantized(parameters, target, *options.error.format);
     TEMPER_ASSIGN_OR_RETURN(model::InstalledWeights weights,
-                            model::PackForDecoding(*parameters, 0, {}));
+                            model::PackForDecoding(*parameters, 0, {}, {}));
     SequenceRunner other(std::move(weights), options.threads);
     return clean.Divergence(&other, nullptr, options.noise_seed);
   }
@@ -195,7 +195,7 @@ absl::StatusOr<std::vector<LayerSensitivity>> MeasureSensitivity(
     model::Parameters* parameters, std::span<const Sequence> sequences,
     const SensitivityOptions& options, absl::FunctionRef<void(size_t done, size_t all)> done) {
   TEMPER_ASSIGN_OR_RETURN(model::InstalledWeights weights,
-                          model::PackForDecoding(*parameters, 0, {}));
+                          model::PackForDecoding(*parameters, 0, {}, {}));
   SequenceRunner runner(std::move(weights), options.threads);
   TEMPER_ASSIGN_OR_RETURN(
       const CleanDistributions clean,
