@@ -7,6 +7,7 @@
 #include "cli/noise_warnings.h"
 #include "cli/recipe_arguments.h"
 #include "cli/run_session.h"
+#include "cli/scan_multipliers.h"
 #include "model/io/loader.h"
 #include "services/base/status_macros.h"
 #include "services/config/derived.h"
@@ -46,7 +47,10 @@ absl::Status PrintNoise(const v1::RunConfig& config) {
 }
 
 absl::Status Check(RecipeArguments* arguments) {
-  TEMPER_ASSIGN_OR_RETURN(const v1::RunConfig config, arguments->Load());
+  TEMPER_ASSIGN_OR_RETURN(v1::RunConfig config, arguments->Load());
+  if (std::filesystem::exists(config.model().path())) {
+    TEMPER_RETURN_IF_ERROR(ResolveScanMultipliers(arguments->resolved, &config));
+  }
   std::printf("%s", config::ToYaml(config).c_str());
   for (const auto& [name, value] : config::DerivedNumbers(config)) {
     std::printf("# %s: %s\n", name.c_str(), value.c_str());

@@ -64,12 +64,11 @@ absl::StatusOr<v1::RunConfig> RecipeArguments::Load() {
 absl::StatusOr<v1::RunConfig> RecipeArguments::LoadNamed(
     const std::string& name, const std::vector<std::string>& assignments) {
   overrides = assignments;
-  const std::string resolved = name + "/resolved.yaml";
+  const std::string file = name + "/resolved.yaml";
   std::error_code error;
-  const bool is_run = fs::is_regular_file(resolved, error);
-  TEMPER_ASSIGN_OR_RETURN(recipe,
-                          is_run ? absl::StatusOr<std::string>(resolved) : FindRecipe(name));
-  TEMPER_ASSIGN_OR_RETURN(v1::RunConfig config, is_run
+  resolved = fs::is_regular_file(file, error);
+  TEMPER_ASSIGN_OR_RETURN(recipe, resolved ? absl::StatusOr<std::string>(file) : FindRecipe(name));
+  TEMPER_ASSIGN_OR_RETURN(v1::RunConfig config, resolved
                                                     ? config::LoadResolvedConfig(recipe, overrides)
                                                     : config::LoadRunConfig(recipe, overrides));
   if (config.model().path().empty()) config.mutable_model()->set_path(EmbeddedPolicy());

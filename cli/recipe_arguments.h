@@ -14,6 +14,7 @@ namespace temper::cli {
 struct RecipeArguments {
   std::string recipe;                  // path of the YAML file
   std::vector<std::string> overrides;  // key.path=value
+  bool resolved = false;               // the recipe is what an earlier run resolved
 
   // Declares the positional arguments; both may be left out where `needed` is false, and then the
   // recipe is recipes/quickstart.yaml. A first word with '=' is an override.

@@ -9,6 +9,7 @@
 #include "cli/recipe_arguments.h"
 #include "cli/run_directory.h"
 #include "cli/run_session.h"
+#include "cli/scan_multipliers.h"
 #include "services/base/files.h"
 #include "services/base/status_macros.h"
 
@@ -32,6 +33,7 @@ absl::Status RunRecipe(RunArguments* arguments) {
   }
   const bool resume =
       arguments->resume == "auto" && base::PathExists(config.run_dir() + "/resolved.yaml");
+  TEMPER_RETURN_IF_ERROR(ResolveScanMultipliers(arguments->recipe.resolved, &config));
   TEMPER_RETURN_IF_ERROR(CheckRunnable(config));
   TEMPER_ASSIGN_OR_RETURN(const std::vector<std::string> warnings, AqnWarningsOf(config));
   for (const std::string& warning : warnings) std::printf("warning: %s\n", warning.c_str());

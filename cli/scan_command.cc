@@ -183,8 +183,12 @@ void DeclareRuns(CLI::App* command, ScanArguments* arguments) {
   command->add_flag("--find-fault", options.find_fault,
                     "which layer of this machine errs, seen from the outputs of layers");
   command->add_option("--inject", options.inject, "a fault to be found, KIND:SIZE@LAYER");
-  command->add_option("--reference", options.reference,
-                      "scan.json of a healthy machine over the same tokens");
+  command
+      ->add_option(
+          "--reference", options.references,
+          "scan.json of a healthy machine over the same tokens, repeatable: how far others "
+          "depart from the first is what is allowed")
+      ->allow_extra_args(false);
   command->add_option("--repeats", options.repeats, "runs that are compared with each other")
       ->check(CLI::Range(1, 100))
       ->capture_default_str();

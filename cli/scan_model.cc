@@ -31,7 +31,7 @@ class Scan {
   absl::StatusOr<ScanResult> Run() {
     TEMPER_RETURN_IF_ERROR(Check());
     TEMPER_RETURN_IF_ERROR(Load());
-    TEMPER_RETURN_IF_ERROR(CheckReference());
+    TEMPER_RETURN_IF_ERROR(CheckReferences());
     TEMPER_RETURN_IF_ERROR(MakeSequences());
     TEMPER_RETURN_IF_ERROR(Static());
     TEMPER_RETURN_IF_ERROR(Sensitivity());
@@ -46,7 +46,7 @@ class Scan {
  private:
   absl::Status Check();
   absl::Status Load();
-  absl::Status CheckReference();
+  absl::Status CheckReferences();
   absl::Status MakeSequences();
   absl::Status Static();
   absl::Status Sensitivity();
@@ -57,7 +57,7 @@ class Scan {
   std::vector<scan::ScanError> errors_;
   std::optional<scan::ScanError> sensitivity_error_;
   std::optional<numerics::NoisePolicy> fault_;
-  std::optional<scan::ScanFile> reference_;
+  std::vector<scan::ScanFile> references_;
   model::ModelConfig config_;
   model::Parameters parameters_;
   std::unique_ptr<model::DecodeEngine> engine_;
@@ -84,7 +84,7 @@ absl::Status Scan::Check() {
     return absl::InvalidArgumentError(
         "--quantized-inputs needs the inputs of linears, --site layer_output has none");
   }
-  if (!options_.find_fault && !(options_.inject.empty() && options_.reference.empty())) {
+  if (!options_.find_fault && !(options_.inject.empty() && options_.references.empty())) {
     return absl::InvalidArgumentError("--inject and --reference belong to --find-fault");
   }
   TEMPER_ASSIGN_OR_RETURN(config_, model::LoadModelConfig(options_.prompts.model));
@@ -93,8 +93,8 @@ absl::Status Scan::Check() {
     TEMPER_ASSIGN_OR_RETURN(const scan::Fault fault, scan::ParseFault(options_.inject));
     TEMPER_ASSIGN_OR_RETURN(fault_, scan::FaultPolicy(fault, result_.num_layers));
   }
-  if (!options_.reference.empty()) {
-    TEMPER_ASSIGN_OR_RETURN(reference_, scan::ReadScanFile(options_.reference));
+  for (const std::string& path : options_.references) {
+    TEMPER_ASSIGN_OR_RETURN(references_.emplace_back(), scan::ReadScanFile(path));
   }
   return absl::OkStatus();
 }
@@ -113,13 +113,25 @@ absl::Status Scan::Load() {
   return engine_->Install(parameters_, 0, {}).status();
 }
 
-absl::Status Scan::CheckReference() {
-  if (!reference_.has_value() || reference_->model_hash == result_.model_hash) {
-    return absl::OkStatus();
+// Before the completions are made, which takes a while, and after.
+absl::Status Scan::CheckReferences() {
+  for (size_t i = 0; i < references_.size(); ++i) {
+    const scan::ScanFile& reference = references_[i];
+    const std::string& path = options_.references[i];
+    if (reference.model_hash != result_.model_hash) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          path, ": a scan file of another model: its weights are ", reference.model_hash,
+          ", those of ", result_.model_path, " are ", result_.model_hash));
+    }
+    if (!sequences_.empty() && reference.sequences_hash != result_.sequences_hash) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          path, ": a reference over other tokens: its own are ", reference.sequences_hash,
+          ", these ", result_.sequences_hash,
+          "; scan the healthy device with the same --data, --prompts, --completion-tokens and "
+          "--seed"));
+    }
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      options_.reference, ": a scan file of another model: its weights are ",
-      reference_->model_hash, ", those of ", result_.model_path, " are ", result_.model_hash));
+  return absl::OkStatus();
 }
 
 absl::Status Scan::MakeSequences() {
@@ -137,14 +149,7 @@ absl::Status Scan::MakeSequences() {
   result_.prompts = options_.prompts.data.empty() ? "gsm-arith" : options_.prompts.data;
   result_.sequences_hash = scan::HashSequences(sequences_);
   runner_ = std::make_unique<scan::SequenceRunner>(engine_->Installed(), options_.threads);
-  if (reference_.has_value() && reference_->sequences_hash != result_.sequences_hash) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        options_.reference, ": a reference over other tokens: theirs are ",
-        reference_->sequences_hash, ", these ", result_.sequences_hash,
-        "; scan the healthy device with the same --data, --prompts, --completion-tokens and "
-        "--seed"));
-  }
-  return absl::OkStatus();
+  return CheckReferences();
 }
 
 absl::Status Scan::Static() {
@@ -183,7 +188,7 @@ absl::Status Scan::Sensitivity() {
 absl::Status Scan::FindFault() {
   if (!options_.find_fault) return absl::OkStatus();
   scan::FaultReport report = {.injected = options_.inject,
-                              .reference = options_.reference,
+                              .references = options_.references,
                               .repeats = options_.repeats,
                               .kl_nats = std::nullopt,
                               .finding = {}};
@@ -196,10 +201,10 @@ absl::Status Scan::FindFault() {
                                                 options_.seed + static_cast<uint64_t>(r)));
     repeats.push_back(std::move(profile));
   }
-  TEMPER_ASSIGN_OR_RETURN(
-      report.finding,
-      scan::LocaliseFault({.repeats = repeats,
-                           .reference = reference_.has_value() ? &reference_->profile : nullptr}));
+  std::vector<scan::ModelProfile> healthy;
+  for (const scan::ScanFile& reference : references_) healthy.push_back(reference.profile);
+  TEMPER_ASSIGN_OR_RETURN(report.finding,
+                          scan::LocaliseFault({.repeats = repeats, .references = healthy}));
   if (policy != nullptr) {
     TEMPER_ASSIGN_OR_RETURN(
         const scan::CleanDistributions clean,

@@ -22,9 +22,9 @@ struct ScanOptions {
   std::string sensitivity_error;    // empty: not measured
   bool per_operator = false;        // of sensitivity
   bool find_fault = false;
-  std::string inject;     // scan::ParseFault; empty: none
-  std::string reference;  // scan.json of a healthy device; empty: none
-  int repeats = 2;        // of the suspected device
+  std::string inject;                   // scan::ParseFault; empty: none
+  std::vector<std::string> references;  // scan.json of healthy devices; may be empty
+  int repeats = 2;                      // of the suspected device
   scan::LabelOptions labels;
   numerics::TrainingMode training = numerics::TrainingMode::kFull;
   uint64_t seed = 1;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "numerics/statistics.h"
@@ -13,6 +13,8 @@ namespace {
 // Departures below this are rounding: another device adds in another order. Float32 sums over a
 // layer differ by some 1e-6 of their value.
 constexpr double kRounding = 1e-5;
+// Another healthy device may depart more than those at hand do.
+constexpr double kMargin = 2.0;
 
 struct Departures {
   std::vector<double> values;  // by layer
@@ -36,17 +38,35 @@ void MergeLargest(const Departures& from, Departures* into) {
   }
 }
 
-bool Departs(const Departures& departures) {
-  return std::any_of(departures.values.begin(), departures.values.end(),
-                     [](double value) { return value > kRounding; });
+// What a healthy device may depart from the first reference, by layer.
+std::vector<double> Allowed(std::span<const ModelProfile> references, size_t layers) {
+  std::vector<double> allowed(layers, kRounding);
+  for (const ModelProfile& reference : references) {
+    const Departures spread = Compare(reference, references[0]);
+    for (size_t l = 0; l < layers; ++l) {
+      allowed[l] = std::max(allowed[l], kMargin * spread.values[l]);
+    }
+  }
+  return allowed;
+}
+
+// In units of what is allowed.
+Departures Scaled(Departures departures, const std::vector<double>& allowed) {
+  for (size_t l = 0; l < allowed.size(); ++l) departures.values[l] /= allowed[l];
+  return departures;
+}
+
+bool Departs(const Departures& scaled) {
+  return std::any_of(scaled.values.begin(), scaled.values.end(),
+                     [](double value) { return value > 1.0; });
 }
 
 // Decades by which each layer departs more than any layer before it.
-std::vector<double> Onsets(const std::vector<double>& departures) {
+std::vector<double> Onsets(const std::vector<double>& scaled) {
   std::vector<double> onsets;
-  double before = kRounding;
-  for (const double departure : departures) {
-    onsets.push_back(std::log10(std::max(departure, kRounding) / before));
+  double before = 1.0;
+  for (const double departure : scaled) {
+    onsets.push_back(std::log10(std::max(departure, 1.0) / before));
     before = std::max(before, departure);
   }
   return onsets;
@@ -150,35 +170,36 @@ absl::StatusOr<FaultFinding> LocaliseFault(const FaultObservation& observation) 
     return absl::InvalidArgumentError("no profile of the suspected device");
   }
   const ModelProfile& first = observation.repeats[0];
-  Departures unstable, departed;
-  for (const ModelProfile& repeat : observation.repeats) {
-    if (repeat.size() != first.size()) {
-      return absl::InvalidArgumentError("repeats of different numbers of layers");
+  for (const auto& profiles : {observation.repeats, observation.references}) {
+    for (const ModelProfile& profile : profiles) {
+      if (profile.size() == first.size()) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("a profile of ", profile.size(), " layers beside one of ", first.size()));
     }
+  }
+  Departures unstable;
+  for (const ModelProfile& repeat : observation.repeats) {
     MergeLargest(Compare(repeat, first), &unstable);
   }
+  unstable = Scaled(std::move(unstable), std::vector<double>(first.size(), kRounding));
   FaultFinding finding;
-  const ModelProfile* baseline = observation.reference;
-  if (baseline != nullptr) {
-    if (baseline->size() != first.size()) {
-      return absl::InvalidArgumentError(absl::StrCat("the reference has ", baseline->size(),
-                                                     " layers, the device ", first.size()));
-    }
-    departed = Compare(first, *baseline);
-  }
+  const bool referenced = !observation.references.empty();
   if (Departs(unstable)) {
     finding.evidence = Evidence::kInstability;
     finding.ranking = RankedByOnset(unstable);
-  } else if (baseline == nullptr) {
+  } else if (!referenced) {
     finding.evidence = Evidence::kOutlier;
     finding.ranking = RankedByOutlier(first);
-  } else if (Departs(departed)) {
+  } else {
+    const Departures departed = Scaled(Compare(first, observation.references[0]),
+                                       Allowed(observation.references, first.size()));
+    if (!Departs(departed)) return finding;
     finding.evidence = Evidence::kDeparture;
     finding.ranking = RankedByOnset(departed);
   }
-  if (baseline != nullptr && !finding.ranking.empty()) {
+  if (referenced) {
     const auto layer = static_cast<size_t>(finding.ranking[0].layer);
-    finding.symptom = SymptomOf(first[layer], (*baseline)[layer]);
+    finding.symptom = SymptomOf(first[layer], observation.references[0][layer]);
   }
   return finding;
 }

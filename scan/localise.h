@@ -20,8 +20,9 @@ struct FaultObservation {
   // Of the suspected device, over equal tokens; at least one. Two or more show what differs between
   // repeats.
   std::span<const ModelProfile> repeats;
-  // Of a healthy device over the same tokens; null: there is none.
-  const ModelProfile* reference = nullptr;
+  // Of healthy devices over the same tokens. The first is what is compared with; how far others
+  // depart from it is what a healthy device may depart, layer by layer. May be empty.
+  std::span<const ModelProfile> references;
 };
 
 enum class Evidence {
@@ -36,7 +37,7 @@ std::string EvidenceName(Evidence evidence);
 struct Suspicion {
   int layer = 0;
   double z = 0.0;      // robust z of `value` among the layers
-  double value = 0.0;  // decades of onset, or the outlying statistic
+  double value = 0.0;  // decades above what came before, or the outlying statistic
   std::string field;   // the statistic that says most
 };
 
@@ -56,8 +57,9 @@ std::vector<double> RobustZ(std::span<const double> values);
 double Departure(const LayerProfile& observed, const LayerProfile& baseline, std::string* field);
 
 // Instability is looked for first, since it needs no reference; then departure from the reference;
-// outliers only without one. Instability and departure are ranked by onset: a healthy layer that
-// comes after the faulty one departs too, but not more steeply than its input did.
+// outliers only without one. Instability and departure are ranked by onset, the decades by which a
+// layer departs more than any before it, each in units of what is allowed there: a healthy layer
+// that comes after the faulty one departs too, but not more steeply than its input did.
 // InvalidArgument if there is no profile, or profiles of different numbers of layers.
 absl::StatusOr<FaultFinding> LocaliseFault(const FaultObservation& observation);
 

@@ -77,7 +77,7 @@ Json SuspectJson(const Suspicion& suspect) {
 
 Json FaultJson(const FaultReport& fault) {
   Json json = {{"injected", fault.injected},
-               {"reference", fault.reference},
+               {"references", fault.references},
                {"repeats", fault.repeats},
                {"evidence", EvidenceName(fault.finding.evidence)},
                {"symptom", fault.finding.symptom}};

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 
 namespace temper::scan {
@@ -183,8 +184,9 @@ std::string FaultSection(const ScanResult& result) {
                    fault.injected.empty() ? "This machine's own run"
                                           : absl::StrCat("Injected: ", Escape(fault.injected)),
                    ", ", fault.repeats, " repeats, ",
-                   fault.reference.empty() ? "without a reference"
-                                           : absl::StrCat("against ", Escape(fault.reference)),
+                   fault.references.empty()
+                       ? "without a reference"
+                       : absl::StrCat("against ", Escape(absl::StrJoin(fault.references, ", "))),
                    ". Evidence: <b>", EvidenceName(fault.finding.evidence), "</b>");
   if (!fault.finding.symptom.empty()) {
     absl::StrAppend(&html, "; the first layer looks <b>", fault.finding.symptom, "</b>");

@@ -36,8 +36,8 @@ struct FormatAdvice {
 };
 
 struct FaultReport {
-  std::string injected;   // "saturation:0.3@2"; empty: none, an unknown one is looked for
-  std::string reference;  // path of the healthy scan; empty: none
+  std::string injected;  // "saturation:0.3@2"; empty: none, an unknown one is looked for
+  std::vector<std::string> references;  // paths of healthy scans
   int repeats = 0;
   std::optional<double> kl_nats;  // of the output against the clean model, where that is known
   FaultFinding finding;

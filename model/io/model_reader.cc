@@ -5,6 +5,7 @@
 
 #include "model/io/gguf_model.h"
 #include "model/io/loader.h"
+#include "services/base/hash.h"
 #include "services/base/status_macros.h"
 #include "services/base/text.h"
 
@@ -77,6 +78,16 @@ absl::StatusOr<std::unique_ptr<ModelReader>> ModelReader::Open(const std::string
 
 absl::StatusOr<TensorData> ModelReader::Read(const std::string& name) const {
   return is_directory() ? directory_->Read(name) : TensorFromGguf(*gguf_, config_, name);
+}
+
+absl::StatusOr<uint64_t> ModelReader::HashWeights() const {
+  base::StreamHash hash;
+  for (const StoredTensor& stored : tensors_) {
+    TEMPER_ASSIGN_OR_RETURN(const TensorData tensor, Read(stored.name));
+    hash.Update(stored.name.c_str(), stored.name.size() + 1);
+    hash.Update(tensor.values.data(), tensor.values.size() * sizeof(float));
+  }
+  return hash.Digest64();
 }
 
 }  // namespace temper::model

@@ -3,6 +3,7 @@
 // A model on disk, opened and checked, whose weights are read one at a time: what is in memory is
 // one tensor, whatever the size of the model.
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,6 +42,10 @@ class ModelReader final {
 
   // The tensor in float32, by its Hugging Face name. NotFound if it is none of tensors().
   absl::StatusOr<TensorData> Read(const std::string& name) const;
+
+  // Which weights these are: XXH3-64 over name, 0 byte and float32 bytes of every tensor in order,
+  // as HashParameters (model/parameters.h) says of the model in memory.
+  absl::StatusOr<uint64_t> HashWeights() const;
 
  private:
   ModelReader() = default;

@@ -141,7 +141,7 @@ void FindInAqn(const v1::NoiseInjectionConfig& aqn, Findings* findings) {
                  block + "stages_per_epoch", under);
   findings->Note(on && IsOneOf(aqn.schedule(), {"constant", "none"}), block + "sigma_end", under);
   findings->Note(on && aqn.schedule() == "none", block + "sigma_start", under);
-  for (const char* field : {"preset", "layer_multipliers", "default_multiplier"}) {
+  for (const char* field : {"preset", "scan_file", "layer_multipliers", "default_multiplier"}) {
     findings->Note(!aqn.layer_sigma_config().enabled(),
                    absl::StrCat(block, "layer_sigma_config.", field), "without enabled: true");
   }

@@ -75,9 +75,26 @@ absl::StatusOr<numerics::LayerPreset> PresetOf(const std::string& name) {
   if (name == "variable") return numerics::LayerPreset::kVariable;
   if (name == "zone") return numerics::LayerPreset::kZone;
   if (name == "depth_heuristic") return numerics::LayerPreset::kDepthHeuristic;
+  if (name == "from_scan") return numerics::LayerPreset::kNone;  // its multipliers are in the map
   return absl::InvalidArgumentError(
       absl::StrCat("trainer.noise_injection.layer_sigma_config.preset: '", name,
-                   "' is none of targeted, variable, zone, depth_heuristic"));
+                   "' is none of targeted, variable, zone, depth_heuristic, from_scan"));
+}
+
+// from_scan and its file come together. resolved: the multipliers must be there by now, since a
+// process of the run has no scan file to look at.
+absl::Status CheckScan(const v1::LayerSigmaConfig& layers, bool resolved) {
+  const bool from_scan = layers.preset() == "from_scan";
+  if (from_scan != !layers.scan_file().empty()) {
+    return absl::InvalidArgumentError(
+        "trainer.noise_injection.layer_sigma_config: preset from_scan and scan_file come together");
+  }
+  if (from_scan && resolved && layers.enabled() && layers.layer_multipliers().empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "trainer.noise_injection.layer_sigma_config: the multipliers of ", layers.scan_file(),
+        " were not read; `temper run` and `temper check` do that when they load the recipe"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckNames(const v1::NoiseInjectionConfig& aqn) {
@@ -194,6 +211,7 @@ absl::StatusOr<numerics::AqnPlan> AqnPlanFromConfig(const v1::RunConfig& config,
     plan.layers.layer_multipliers[layer] = multiplier;
   }
   TEMPER_ASSIGN_OR_RETURN(plan.layers.preset, PresetOf(layers.preset()));
+  TEMPER_RETURN_IF_ERROR(CheckScan(layers, /*resolved=*/plan.enabled && num_layers >= 0));
   // A run without updates (an evaluation) has no schedule to check.
   if (plan.enabled && plan.total_steps > 0) {
     // Without a model, one deep enough for every layer that is named stands for it.

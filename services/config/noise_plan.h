@@ -42,7 +42,8 @@ absl::StatusOr<numerics::NoisePolicy> EvaluationPolicyFromConfig(const v1::RunCo
                                                                  bool injected = false);
 
 // The plan of `trainer.noise_injection`. num_layers: of the model, or < 0 to leave out the checks
-// that need it. InvalidArgument as numerics::ValidateAqn.
+// that need it, those of preset from_scan among them: its multipliers stand in layer_multipliers
+// once the scan file was read (cli/scan_multipliers.h). InvalidArgument as numerics::ValidateAqn.
 absl::StatusOr<numerics::AqnPlan> AqnPlanFromConfig(const v1::RunConfig& config, int num_layers);
 
 // Fingerprint of error policy and AQN: a submitted group carries it, the learner refuses another.

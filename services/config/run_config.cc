@@ -139,6 +139,7 @@ bool OutsideFingerprint(std::string_view key) {
   return MayChangeOnResume(key) ||
          StartsWithAny(
              key, {"orchestrator.", "weights.", "model.path", "dataset.path",
+                   "trainer.noise_injection.layer_sigma_config.scan_file",
                    "reward.sample_timeout_seconds", "rollout.threads", "rollout.groups_per_lease"});
 }
 
@@ -178,6 +179,10 @@ absl::StatusOr<v1::RunConfig> Load(const std::string& path,
   FillDefaults(&config);
   config.mutable_model()->set_path(Absolute(config.model().path(), base_of("model.path")));
   config.mutable_dataset()->set_path(Absolute(config.dataset().path(), base_of("dataset.path")));
+  v1::LayerSigmaConfig* layers =
+      config.mutable_trainer()->mutable_noise_injection()->mutable_layer_sigma_config();
+  layers->set_scan_file(Absolute(layers->scan_file(),
+                                 base_of("trainer.noise_injection.layer_sigma_config.scan_file")));
   v1::NetworkConfig* network = config.mutable_network();
   network->set_tls_certificate(
       Absolute(network->tls_certificate(), base_of("network.tls_certificate")));

@@ -246,8 +246,6 @@ std::vector<std::string> Unbuilt(const v1::RunConfig& config) {
        "trainer.noise_injection.target_modules");
   note(t.noise_injection().enabled() && t.noise_injection().force(),
        "trainer.noise_injection.force");
-  note(!t.noise_injection().layer_sigma_config().scan_file().empty(),
-       "trainer.noise_injection.layer_sigma_config.scan_file");
   note(t.lora().enabled(), "trainer.lora");
   note(t.dapo().kl_coefficient() != 0, "trainer.dapo.kl_coefficient above 0 (a reference model)");
   note(config.rollout().device() == "cuda" || t.device() == "cuda", "device cuda");

@@ -19,7 +19,7 @@ READERS = {
             error_type fault_magnitude spike_probability deadzone_threshold relative gaussian
         NoiseInjectionConfig enabled schedule sigma_start sigma_end num_stages stages_per_epoch
             layer_types sigma_mode draw where final_norm
-        LayerSigmaConfig enabled default_multiplier layer_multipliers preset
+        LayerSigmaConfig enabled default_multiplier layer_multipliers preset scan_file
         TrainerConfig epochs updates_per_epoch learner_noise null_arm""",
     "services/config/defaults.cc": """
         NoiseInjectionConfig epoch_aware""",
@@ -71,7 +71,6 @@ READERS = {
         TrainerConfig device
         DapoConfig kl_coefficient
         NoiseInjectionConfig target_modules force
-        LayerSigmaConfig scan_file
         HwErrorInjectionConfig enabled error_type injection_point apply_during
         WeightsConfig broadcaster""",
 }
