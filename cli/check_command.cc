@@ -9,25 +9,41 @@
 #include "cli/run_session.h"
 #include "cli/scan_multipliers.h"
 #include "model/io/loader.h"
+#include "model/io/lora_spec.h"
 #include "services/base/status_macros.h"
 #include "services/config/derived.h"
 #include "services/config/idle_fields.h"
+#include "services/config/lora_selection.h"
 #include "services/config/noise_plan.h"
 #include "services/config/run_config.h"
 
 namespace temper::cli {
 namespace {
 
-// The noise blocks against the model's shape, where the model is there.
-absl::Status PrintNoise(const v1::RunConfig& config) {
+// What training changes of the model.
+void PrintTrained(const model::ModelConfig& model, const model::LoraSpec& lora) {
+  const auto all = static_cast<long long>(model::TrainedWeights(model, model::LoraSpec()));
+  if (!lora.enabled()) {
+    std::printf("# trained parameters: %lld\n", all);
+    return;
+  }
+  const auto adapters = static_cast<long long>(model::TrainedWeights(model, lora));
+  std::printf("# trained parameters: %lld in adapters of %zu linears, beside %lld frozen ones\n",
+              adapters, lora.modules.size(), all);
+}
+
+// The adapters and the noise blocks against the model's shape, where the model is there.
+absl::Status PrintModel(const v1::RunConfig& config) {
   if (!std::filesystem::exists(config.model().path())) {
-    std::printf("# model: %s is not there; noise was not checked against its layers\n",
+    std::printf("# model: %s is not there; adapters and noise were not checked against it\n",
                 config.model().path().c_str());
     return absl::OkStatus();
   }
   TEMPER_ASSIGN_OR_RETURN(const model::ModelConfig model,
                           model::LoadModelConfig(config.model().path()));
-  const numerics::ModelShape shape{.num_layers = static_cast<int>(model.num_layers)};
+  TEMPER_ASSIGN_OR_RETURN(const model::LoraSpec lora,
+                          model::MakeLoraSpec(model, config::LoraSelectionFromConfig(config)));
+  const numerics::ModelShape shape = model::NoiseShape(model, lora);
   TEMPER_ASSIGN_OR_RETURN(const numerics::NoisePolicy policy,
                           config::NoisePolicyFromConfig(config, shape));
   TEMPER_ASSIGN_OR_RETURN(const numerics::AqnPlan aqn,
@@ -35,6 +51,7 @@ absl::Status PrintNoise(const v1::RunConfig& config) {
   std::printf("# model: %d layers, hidden size %d, vocabulary %d\n",
               static_cast<int>(model.num_layers), static_cast<int>(model.hidden_size),
               static_cast<int>(model.vocab_size));
+  PrintTrained(model, lora);
   std::printf("# noise id: %016llx\n",
               static_cast<unsigned long long>(config::NoiseId(policy, aqn)));
   std::printf("# noisy_ops: %s\n", policy.Describe().c_str());
@@ -57,7 +74,7 @@ absl::Status Check(RecipeArguments* arguments) {
   }
   std::printf("# fingerprint: %016llx\n",
               static_cast<unsigned long long>(config::Fingerprint(config)));
-  TEMPER_RETURN_IF_ERROR(PrintNoise(config));
+  TEMPER_RETURN_IF_ERROR(PrintModel(config));
   for (const config::IdleField& idle : config::IdleFields(config)) {
     std::printf("# warning: %s: %s\n", idle.key.c_str(), idle.why.c_str());
   }

@@ -25,6 +25,7 @@ CommandBody AddTokenizeCommand(CLI::App* app);  // ids of standard input
 CommandBody AddLogprobsCommand(CLI::App* app);  // log-probs of given ids
 CommandBody AddQuantizeCommand(CLI::App* app);  // a model with quantized linears, for other tools
 CommandBody AddScanCommand(CLI::App* app);      // what errors do to a model, layer by layer
+CommandBody AddMergeCommand(CLI::App* app);     // a plain model from a base and an adapter
 CommandBody AddProblemsCommand(CLI::App* app);  // problems of a data set
 CommandBody AddSamplesCommand(CLI::App* app);   // completions of a run, readable
 CommandBody AddStatusCommand(CLI::App* app);    // what a run is doing

@@ -1,9 +1,11 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "cli/adapter_model.h"
 #include "cli/commands.h"
 #include "cli/recipe_arguments.h"
 #include "cli/run_directory.h"
@@ -25,7 +27,13 @@ struct EvalArguments {
 absl::Status Evaluate(const EvalArguments& arguments) {
   RecipeArguments recipe;
   std::vector<std::string> overrides = arguments.overrides;
-  overrides.push_back(absl::StrCat("model.path=", arguments.model));
+  if (FindAdapter(arguments.model).has_value()) {
+    TEMPER_ASSIGN_OR_RETURN(const AdapterModel adapter, OpenAdapter(arguments.model, ""));
+    for (std::string& override : OverridesFor(adapter)) overrides.push_back(std::move(override));
+  } else {
+    overrides.push_back(absl::StrCat("model.path=", arguments.model));
+    overrides.push_back("trainer.lora.enabled=false");
+  }
   overrides.push_back("trainer.total_updates=0");
   overrides.push_back("eval.enabled=true");
   TEMPER_ASSIGN_OR_RETURN(v1::RunConfig config, recipe.LoadNamed(arguments.recipe, overrides));
@@ -49,7 +57,8 @@ CommandBody AddEvalCommand(CLI::App* app) {
   CLI::App* command =
       app->add_subcommand("eval", "Evaluate a model under error; writes the record a run writes");
   auto arguments = std::make_shared<EvalArguments>();
-  command->add_option("model", arguments->model, "Hugging Face directory or .gguf file")
+  command
+      ->add_option("model", arguments->model, "Hugging Face directory, .gguf file or PEFT adapter")
       ->required();
   command
       ->add_option("--recipe", arguments->recipe, "recipe that names the questions and the reward")

@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "cli/adapter_model.h"
 #include "cli/commands.h"
 #include "cli/json_lines.h"
-#include "model/io/loader.h"
 #include "model/parameters.h"
 #include "model/score_sequences.h"
 #include "numerics/noise_policy.h"
@@ -39,12 +39,11 @@ absl::Status Logprobs(const LogprobsArguments& arguments) {
         sequences.push_back(std::move(ids));
         return absl::OkStatus();
       }));
-  TEMPER_ASSIGN_OR_RETURN(const model::LoadedModel loaded, model::LoadModel(arguments.model));
-  const numerics::ModelShape shape{.num_layers = static_cast<int>(loaded.config.num_layers)};
+  TEMPER_ASSIGN_OR_RETURN(const model::Parameters parameters, LoadPolicy(arguments.model));
+  const numerics::ModelShape shape = model::NoiseShape(parameters.config, parameters.lora);
   TEMPER_ASSIGN_OR_RETURN(const numerics::NoisePolicy base,
                           numerics::NoisePolicy::Create(numerics::NoiseSpec(), shape));
   const numerics::NoisePolicy policy = numerics::EvaluationPolicy(base, arguments.error_scale);
-  TEMPER_ASSIGN_OR_RETURN(const model::Parameters parameters, model::ParametersFromModel(loaded));
   TEMPER_ASSIGN_OR_RETURN(
       const auto logprobs,
       model::ScoreSequences(parameters, sequences, arguments.threads,
@@ -68,7 +67,8 @@ CommandBody AddLogprobsCommand(CLI::App* app) {
   CLI::App* command = app->add_subcommand(
       "logprobs", "Print the log-prob of every token after the first, float32, as JSON lines");
   auto arguments = std::make_shared<LogprobsArguments>();
-  command->add_option("model", arguments->model, "Hugging Face directory or .gguf file")
+  command
+      ->add_option("model", arguments->model, "Hugging Face directory, .gguf file or PEFT adapter")
       ->required();
   command->add_option("file", arguments->file, "JSON lines with ids; - for standard input")
       ->capture_default_str();

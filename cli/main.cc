@@ -21,8 +21,9 @@ int main(int argc, char** argv) {
        {Adder{cli::AddRunCommand}, Adder{cli::AddEvalCommand}, Adder{cli::AddSftCommand},
         Adder{cli::AddCheckCommand}, Adder{cli::AddScheduleCommand}, Adder{cli::AddScoreCommand},
         Adder{cli::AddTokenizeCommand}, Adder{cli::AddLogprobsCommand},
-        Adder{cli::AddQuantizeCommand}, Adder{cli::AddScanCommand}, Adder{cli::AddProblemsCommand},
-        Adder{cli::AddSamplesCommand}, Adder{cli::AddStatusCommand}, Adder{cli::AddScaleCommand}}) {
+        Adder{cli::AddQuantizeCommand}, Adder{cli::AddScanCommand}, Adder{cli::AddMergeCommand},
+        Adder{cli::AddProblemsCommand}, Adder{cli::AddSamplesCommand}, Adder{cli::AddStatusCommand},
+        Adder{cli::AddScaleCommand}}) {
     cli::CommandBody body = add(&app);
     commands.emplace_back(app.get_subcommands({}).back(), std::move(body));
   }

@@ -1,7 +1,5 @@
 #include "cli/quantize_model.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <memory>
 #include <set>
@@ -9,13 +7,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "cli/model_output.h"
 #include "model/io/loader.h"
 #include "model/io/model_reader.h"
-#include "model/io/safetensors_writer.h"
 #include "numerics/formats/fake_quantize.h"
 #include "numerics/formats/quantization_stats.h"
 #include "numerics/noise_policy.h"
-#include "services/base/files.h"
 #include "services/base/status_macros.h"
 
 namespace temper::cli {
@@ -93,68 +90,22 @@ absl::StatusOr<QuantizedTensor> QuantizeTensor(const FakeQuantizer& quantizer,
   return result;
 }
 
-absl::Status WriteWeights(const ModelReader& reader, const std::string& path,
-                          const std::set<std::string>& selected, const FakeQuantizer& quantizer,
-                          absl::FunctionRef<void(const QuantizedTensor&)> report) {
-  std::vector<model::TensorSpec> specs;
-  for (const StoredTensor& stored : reader.tensors()) {
-    specs.push_back({.name = stored.name, .shape = stored.shape, .storage = stored.storage});
-  }
-  TEMPER_ASSIGN_OR_RETURN(const auto writer,
-                          model::SafetensorsWriter::Create(path, std::move(specs)));
-  for (const StoredTensor& stored : reader.tensors()) {
-    TEMPER_ASSIGN_OR_RETURN(TensorData tensor, reader.Read(stored.name));
-    if (selected.contains(stored.name)) {
-      TEMPER_ASSIGN_OR_RETURN(const QuantizedTensor result,
-                              QuantizeTensor(quantizer, stored, tensor));
-      report(result);
-    }
-    TEMPER_RETURN_IF_ERROR(writer->Append(tensor.values));
-  }
-  return writer->Commit();
-}
-
-// Configuration, tokenizer and chat template.
-absl::Status WriteOtherFiles(const ModelReader& reader, const std::string& model,
-                             const std::string& dir) {
-  if (reader.is_directory()) return model::CopyModelFiles(model, dir);
-  TEMPER_ASSIGN_OR_RETURN(const auto tokenizer, model::LoadTokenizer(model));
-  TEMPER_ASSIGN_OR_RETURN(const model::ChatTemplate chat, model::LoadChatTemplate(model));
-  return model::SaveModelFiles(dir, {.config = reader.config(),
-                                     .tensors = {},
-                                     .tokenizer_json = tokenizer->ToTokenizerJson(),
-                                     .chat_template = chat.source,
-                                     .storage = reader.tensors().front().storage});
-}
-
-absl::Status CheckAbsent(const std::string& out) {
-  if (!base::PathExists(out)) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(out, " exists; nothing is overwritten"));
-}
-
 }  // namespace
 
 absl::Status QuantizeModel(const QuantizeOptions& options,
                            absl::FunctionRef<void(const QuantizedTensor&)> report) {
   TEMPER_ASSIGN_OR_RETURN(const FakeQuantizer quantizer,
                           FakeQuantizer::Create(options.format, numerics::Operand::kWeight));
-  std::string out = options.out;
-  while (out.size() > 1 && out.back() == '/') out.pop_back();
-  TEMPER_RETURN_IF_ERROR(CheckAbsent(out));
   TEMPER_ASSIGN_OR_RETURN(const auto reader, ModelReader::Open(options.model));
   TEMPER_ASSIGN_OR_RETURN(const std::set<std::string> selected, SelectedWeights(options, *reader));
-  const std::string partial = absl::StrCat(out, ".partial-", ::getpid());
-  const auto write = [&]() -> absl::Status {
-    TEMPER_RETURN_IF_ERROR(base::MakeDirectories(partial));
-    TEMPER_RETURN_IF_ERROR(
-        WriteWeights(*reader, partial + "/model.safetensors", selected, quantizer, report));
-    TEMPER_RETURN_IF_ERROR(WriteOtherFiles(*reader, options.model, partial));
-    TEMPER_RETURN_IF_ERROR(CheckAbsent(out));
-    return base::RenameDurably(partial, out);
-  };
-  const absl::Status written = write();
-  if (!written.ok()) (void)base::RemoveAll(partial);  // the first error is the one to tell
-  return written;
+  return WriteChangedModel(*reader, options.model, options.out,
+                           [&](const StoredTensor& stored, TensorData& tensor) -> absl::Status {
+                             if (!selected.contains(stored.name)) return absl::OkStatus();
+                             TEMPER_ASSIGN_OR_RETURN(const QuantizedTensor result,
+                                                     QuantizeTensor(quantizer, stored, tensor));
+                             report(result);
+                             return absl::OkStatus();
+                           });
 }
 
 }  // namespace temper::cli

@@ -9,10 +9,12 @@
 #include "cli/progress.h"
 #include "cli/supervisor.h"
 #include "model/io/loader.h"
+#include "model/io/lora_spec.h"
 #include "prompts/gsm8k_files.h"
 #include "services/base/files.h"
 #include "services/base/signals.h"
 #include "services/base/status_macros.h"
+#include "services/config/lora_selection.h"
 #include "services/config/noise_plan.h"
 #include "services/config/run_config.h"
 #include "weights/back_end.h"
@@ -86,13 +88,14 @@ absl::Status CheckRunnable(const v1::RunConfig& config) {
   }
   TEMPER_ASSIGN_OR_RETURN(const model::ModelConfig model,
                           model::LoadModelConfig(config.model().path()));
-  const int layers = static_cast<int>(model.num_layers);
-  TEMPER_RETURN_IF_ERROR(config::NoisePolicyFromConfig(config, {.num_layers = layers}).status());
+  TEMPER_ASSIGN_OR_RETURN(const model::LoraSpec lora,
+                          model::MakeLoraSpec(model, config::LoraSelectionFromConfig(config)));
+  const numerics::ModelShape shape = model::NoiseShape(model, lora);
+  TEMPER_RETURN_IF_ERROR(config::NoisePolicyFromConfig(config, shape).status());
   for (const double scale : config.eval().error_scales()) {
-    TEMPER_RETURN_IF_ERROR(
-        config::EvaluationPolicyFromConfig(config, {.num_layers = layers}, scale).status());
+    TEMPER_RETURN_IF_ERROR(config::EvaluationPolicyFromConfig(config, shape, scale).status());
   }
-  return config::AqnPlanFromConfig(config, layers).status();
+  return config::AqnPlanFromConfig(config, shape.num_layers).status();
 }
 
 void SetRunDirectory(const std::string& run_dir, v1::RunConfig* config) {

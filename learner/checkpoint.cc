@@ -27,6 +27,7 @@ constexpr int kFormat = 1;
 constexpr int64_t kMaxJsonBytes = 1 << 20;
 constexpr int64_t kMaxCommitBytes = 64 << 20;
 constexpr char kLedger[] = "/state/ledger.db";
+constexpr char kAdapter[] = "/adapter";
 constexpr char kTemporarySuffix[] = ".partial";
 constexpr char kReplacedSuffix[] = ".replaced";
 
@@ -138,16 +139,20 @@ absl::Status WriteManifest(const std::string& dir, const CheckpointContents& con
     if (error) return base::StatusFromErrno(error.value(), "cannot measure", full);
     files.push_back({{"path", path}, {"bytes", bytes}, {"xxh3_128", base::HexDigest(digest)}});
   }
-  const json manifest = {{"format", kFormat},
-                         {"step", contents.state.step},
-                         {"config_fingerprint", base::HexDigest(contents.config_fingerprint)},
-                         {"files", files}};
+  json manifest = {{"format", kFormat},
+                   {"step", contents.state.step},
+                   {"config_fingerprint", base::HexDigest(contents.config_fingerprint)},
+                   {"files", files}};
+  if (contents.adapter) manifest["frozen_base"] = base::HexDigest(contents.adapter->base_hash);
   return base::WriteFileAtomically(dir + "/MANIFEST.json", manifest.dump(1) + "\n");
 }
 
 absl::Status WriteParts(const std::string& dir, const CheckpointContents& contents) {
   TEMPER_RETURN_IF_ERROR(base::MakeDirectories(dir + "/state"));
-  TEMPER_RETURN_IF_ERROR(model::SaveHuggingFace(dir + "/hf", contents.model));
+  TEMPER_RETURN_IF_ERROR(contents.adapter
+                             ? model::WritePeftAdapter(dir + kAdapter, contents.adapter->views,
+                                                       contents.adapter->num_layers)
+                             : model::SaveHuggingFace(dir + "/hf", contents.model));
   TEMPER_RETURN_IF_ERROR(WriteMoments(dir + "/state/optimizer.safetensors", *contents.moments));
   TEMPER_RETURN_IF_ERROR(base::WriteFileAtomically(dir + "/state/trainer.json",
                                                    StateToJson(contents.state).dump(1) + "\n"));
@@ -184,8 +189,22 @@ absl::Status CheckFile(const std::string& dir, const json& entry) {
   return absl::OkStatus();
 }
 
-// Checks all files and returns the configuration fingerprint.
-absl::StatusOr<uint64_t> CheckManifest(const std::string& dir) {
+struct ManifestFacts {
+  uint64_t config_fingerprint = 0;
+  bool adapter = false;    // adapter/ in place of hf/
+  uint64_t base_hash = 0;  // of its base
+};
+
+absl::StatusOr<uint64_t> HexIn(const json& manifest, const char* key, const std::string& path) {
+  uint64_t value = 0;
+  if (!absl::SimpleHexAtoi(manifest.value(key, ""), &value)) {
+    return DamagedError(path, absl::StrCat("has a ", key, " that is not hexadecimal"));
+  }
+  return value;
+}
+
+// Checks all files and returns what else the manifest says.
+absl::StatusOr<ManifestFacts> CheckManifest(const std::string& dir) {
   const std::string path = dir + "/MANIFEST.json";
   if (!base::PathExists(dir)) return absl::NotFoundError(absl::StrCat("no checkpoint at ", dir));
   if (!base::PathExists(path)) return DamagedError(path, "is missing");
@@ -201,16 +220,21 @@ absl::StatusOr<uint64_t> CheckManifest(const std::string& dir) {
     TEMPER_RETURN_IF_ERROR(CheckFile(dir, entry));
     listed[entry["path"].get<std::string>()] = true;
   }
-  for (const char* needed : {"hf/config.json", "hf/model.safetensors", "state/trainer.json",
-                             "state/commit.binpb", "state/optimizer.safetensors"}) {
-    if (!listed.contains(needed)) return DamagedError(path, absl::StrCat("does not list ", needed));
+  ManifestFacts facts{.adapter = manifest.contains("frozen_base")};
+  std::vector<const char*> needed = {"state/trainer.json", "state/commit.binpb",
+                                     "state/optimizer.safetensors"};
+  if (facts.adapter) {
+    needed.insert(needed.end(),
+                  {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"});
+    TEMPER_ASSIGN_OR_RETURN(facts.base_hash, HexIn(manifest, "frozen_base", path));
+  } else {
+    needed.insert(needed.end(), {"hf/config.json", "hf/model.safetensors"});
   }
-  uint64_t fingerprint = 0;
-  const std::string hex = manifest["config_fingerprint"].get<std::string>();
-  if (!absl::SimpleHexAtoi(hex, &fingerprint)) {
-    return DamagedError(path, "has a fingerprint that is not hexadecimal");
+  for (const char* file : needed) {
+    if (!listed.contains(file)) return DamagedError(path, absl::StrCat("does not list ", file));
   }
-  return fingerprint;
+  TEMPER_ASSIGN_OR_RETURN(facts.config_fingerprint, HexIn(manifest, "config_fingerprint", path));
+  return facts;
 }
 
 // Numbers of the checkpoints, the newest first.
@@ -283,7 +307,8 @@ absl::Status WriteCheckpoint(const std::string& run_dir, const CheckpointContent
 absl::StatusOr<LoadedCheckpoint> ReadCheckpoint(const std::string& dir,
                                                 uint64_t expected_fingerprint) {
   LoadedCheckpoint loaded;
-  TEMPER_ASSIGN_OR_RETURN(loaded.config_fingerprint, CheckManifest(dir));
+  TEMPER_ASSIGN_OR_RETURN(const ManifestFacts facts, CheckManifest(dir));
+  loaded.config_fingerprint = facts.config_fingerprint;
   if (expected_fingerprint != 0 && loaded.config_fingerprint != expected_fingerprint) {
     return absl::FailedPreconditionError(
         absl::StrCat("checkpoint ", dir, " was written under configuration ",
@@ -296,7 +321,12 @@ absl::StatusOr<LoadedCheckpoint> ReadCheckpoint(const std::string& dir,
   if (!loaded.commit.ParseFromString(commit)) return DamagedError(commit_path, "does not parse");
   loaded.has_commit = loaded.commit.step() > 0;
   TEMPER_ASSIGN_OR_RETURN(loaded.moments, ReadMoments(dir + "/state/optimizer.safetensors"));
-  TEMPER_ASSIGN_OR_RETURN(loaded.model, model::LoadModel(dir + "/hf"));
+  if (facts.adapter) {
+    loaded.adapter_dir = dir + kAdapter;
+    loaded.base_hash = facts.base_hash;
+  } else {
+    TEMPER_ASSIGN_OR_RETURN(loaded.model, model::LoadModel(dir + "/hf"));
+  }
   return loaded;
 }
 

@@ -3,13 +3,16 @@
 // Checkpoints of a run: RUN/checkpoints/step_N, whole or not there.
 //
 //   hf/                          a Hugging Face directory: config, weights, tokenizer
+//   adapter/                     in its place, in a run that trains adapters: a PEFT directory. The
+//                                frozen base is not copied; the manifest has its hash
 //   state/optimizer.safetensors  moments, as first.<parameter> and second.<parameter>
 //   state/trainer.json           the numbers of TrainerState
 //   state/commit.binpb           the CommitStepRequest that closed step N
 //   state/ledger.db              the orchestrator's ledger just before (or after) that commit: with
 //                                the commit it is the ledger as of step N. Missing in supervised
 //                                training, and where the orchestrator could not give it
-//   MANIFEST.json                XXH3-128 and size of every file above, configuration fingerprint
+//   MANIFEST.json                XXH3-128 and size of every file above, configuration fingerprint,
+//                                HashParameters of the frozen base
 //
 // A checkpoint is written under a temporary name, synced, hashed and renamed. Functions keep no
 // state; one writer per run directory. Numbers are exact: what is read equals what was written, bit
@@ -24,6 +27,7 @@
 #include "absl/status/statusor.h"
 #include "learner/adamw.h"
 #include "model/io/loader.h"
+#include "model/io/peft_adapter.h"
 #include "temper/v1/orchestrator.pb.h"
 
 namespace temper::learner {
@@ -36,9 +40,17 @@ struct TrainerState {
   uint64_t skipped_steps = 0;     // steps that trained nothing
 };
 
+// The trained part of a policy that is a frozen base and adapters.
+struct AdapterContents {
+  model::PeftAdapterViews views;
+  int64_t num_layers = 0;  // of the base
+  uint64_t base_hash = 0;  // model::HashParameters of the base
+};
+
 // What a checkpoint is made of. Views must stay valid during the call.
 struct CheckpointContents {
   model::HuggingFaceModel model;
+  std::optional<AdapterContents> adapter;  // is written in place of `model`
   const std::vector<AdamWMoments>* moments = nullptr;
   TrainerState state;
   uint64_t config_fingerprint = 0;
@@ -48,7 +60,9 @@ struct CheckpointContents {
 
 // What was read back.
 struct LoadedCheckpoint {
-  model::LoadedModel model;
+  model::LoadedModel model;           // empty where there are adapters
+  std::string adapter_dir;            // the PEFT directory inside; empty: `model`
+  uint64_t base_hash = 0;             // of the base that the adapters were trained on
   std::vector<AdamWMoments> moments;  // in the order of their names
   TrainerState state;
   uint64_t config_fingerprint = 0;

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "learner/dapo_update.h"
+#include "model/adapter_parameters.h"
 #include "model/parameters.h"
 #include "services/base/status_macros.h"
 
@@ -17,8 +18,8 @@ namespace {
 
 // The weights of a version of our own, which are float32 (learner/publisher.h).
 absl::StatusOr<model::Parameters> ParametersOf(const weights::WeightVersion& version,
-                                               const model::ModelConfig& config) {
-  TEMPER_ASSIGN_OR_RETURN(model::Parameters parameters, model::ZeroParameters(config));
+                                               const model::Parameters& trained) {
+  TEMPER_ASSIGN_OR_RETURN(model::Parameters parameters, model::ZeroLike(trained));
   for (const auto& [name, target] : model::MutableViewsOf(parameters)) {
     TEMPER_ASSIGN_OR_RETURN(const std::span<const std::byte> bytes, version.Tensor(name));
     if (bytes.size() != target.size_bytes()) {
@@ -94,7 +95,7 @@ absl::StatusOr<std::unique_ptr<model::TrainModel>> GapProbe::ModelOf(uint64_t ve
   for (const auto& kept : kept_) {
     if (kept->manifest().version() != version) continue;
     TEMPER_ASSIGN_OR_RETURN(const model::Parameters parameters,
-                            ParametersOf(*kept, trainer_->parameters().config));
+                            ParametersOf(*kept, trainer_->parameters()));
     return model::TrainModel::Create(parameters, {.threads = trainer_->options().threads});
   }
   return absl::InternalError(absl::StrCat("version ", version, " is not kept"));

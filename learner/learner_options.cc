@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "services/base/status_macros.h"
+#include "services/config/lora_selection.h"
 #include "services/config/noise_plan.h"
 #include "services/config/run_config.h"
 
@@ -93,9 +94,12 @@ absl::StatusOr<LearnerOptions> LearnerOptionsFromConfig(const v1::RunConfig& con
   options.config_fingerprint = config::Fingerprint(config);
   CopyTrainer(config, &options);
   options.dapo = RulesOf(config, &mistakes);
+  options.model_path = config.model().path();
+  options.adapter_start = config.trainer().lora().adapter();
+  TEMPER_ASSIGN_OR_RETURN(options.lora,
+                          model::MakeLoraSpec(model, config::LoraSelectionFromConfig(config)));
   TEMPER_ASSIGN_OR_RETURN(
-      options.noise,
-      config::NoisePolicyFromConfig(config, {.num_layers = static_cast<int>(model.num_layers)}));
+      options.noise, config::NoisePolicyFromConfig(config, model::NoiseShape(model, options.lora)));
   TEMPER_ASSIGN_OR_RETURN(options.aqn,
                           config::AqnPlanFromConfig(config, static_cast<int>(model.num_layers)));
   if (options.aqn.enabled && options.aqn.in_learner && options.batch.max_staleness > 0) {

@@ -10,6 +10,7 @@
 #include "learner/admission.h"
 #include "learner/batch_former.h"
 #include "learner/dapo_objective.h"
+#include "model/io/lora_spec.h"
 #include "model/io/model_config.h"
 #include "numerics/aqn.h"
 #include "numerics/noise_policy.h"
@@ -23,6 +24,9 @@ struct LearnerOptions {
   uint64_t seed = 1;
   bool fresh_weights =
       false;  // supervised training starts from fresh weights whatever the model has
+  std::string model_path;
+  model::LoraSpec lora;       // adapters that are trained; without modules the whole model is
+  std::string adapter_start;  // PEFT directory they begin with; empty: fresh ones
   uint64_t config_fingerprint = 0;
   AdmissionRules admission;  // run_id is filled in by whoever joined
   BatchRules batch;
@@ -49,7 +53,7 @@ struct LearnerOptions {
 
 // config: resolved. model: shape of the policy. Errors: InvalidArgument, a mistake a line: names
 // that mean nothing, a KL coefficient (there is no reference model to measure against), AQN in the
-// learner of an asynchronous run, and what the noise plans refuse.
+// learner of an asynchronous run, and what the noise plans and model::MakeLoraSpec refuse.
 absl::StatusOr<LearnerOptions> LearnerOptionsFromConfig(const v1::RunConfig& config,
                                                         const model::ModelConfig& model);
 

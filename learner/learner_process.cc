@@ -47,6 +47,7 @@ class LearnerProcess {
   absl::Status Join();
   absl::Status PreparePolicy();
   absl::StatusOr<std::string> CheckpointToResume() const;
+  absl::Status ServePolicy();
   absl::Status OpenTimeline();
   absl::Status Train();
   void Shutdown();
@@ -66,6 +67,7 @@ class LearnerProcess {
   std::unique_ptr<OrchestratorClient> orchestrator_;
   PolicyFiles files_;
   LearnerOptions options_;
+  PublisherOptions publisher_options_;
   std::optional<v1::CommitStepRequest> last_commit_;
   std::unique_ptr<PolicyTrainer> trainer_;
   uint64_t timeline_ = 0;
@@ -140,6 +142,27 @@ absl::Status LearnerProcess::PreparePolicy() {
   TEMPER_ASSIGN_OR_RETURN(const std::string checkpoint, CheckpointToResume());
   TEMPER_ASSIGN_OR_RETURN(trainer_, MakeTrainer(options_, config.model().path(), checkpoint,
                                                 /*fresh_weights_allowed=*/false, &last_commit_));
+  return ServePolicy();
+}
+
+// What workers pull before their first version: the frozen base of adapters, then the model files.
+absl::Status LearnerProcess::ServePolicy() {
+  const model::Parameters& parameters = trainer_->parameters();
+  publisher_options_ = {.run_id = membership_->run_id(),
+                        .incarnation = membership_->incarnation(),
+                        .source_address = server_->address(),
+                        .noise_id = options_.noise_id,
+                        .aqn = options_.aqn,
+                        .model_files_hash = weights::ModelFilesHash(files_.texts),
+                        .bucket_bytes = options_.bucket_bytes};
+  if (parameters.lora.enabled()) {
+    TEMPER_ASSIGN_OR_RETURN(
+        const auto base,
+        Publisher::BuildBase(publisher_options_, model::ExpectedTensors(parameters.config),
+                             model::ViewsOf(parameters)));
+    publisher_options_.adapted_base_hash = base->manifest().base_weights_hash();
+    source_.SetBase(base);
+  }
   return model_files_.Serve(membership_->run_id(), files_.texts);
 }
 
@@ -174,15 +197,8 @@ absl::Status LearnerProcess::Train() {
                                           .membership = membership_.get(),
                                           .orchestrator = orchestrator_.get(),
                                           .metrics = &metrics_}));
-  Publisher publisher({.run_id = membership_->run_id(),
-                       .timeline = timeline_,
-                       .incarnation = membership_->incarnation(),
-                       .source_address = server_->address(),
-                       .noise_id = options_.noise_id,
-                       .aqn = options_.aqn,
-                       .model_files_hash = weights::ModelFilesHash(files_.texts),
-                       .bucket_bytes = options_.bucket_bytes},
-                      &source_, orchestrator_.get(), group.get());
+  publisher_options_.timeline = timeline_;
+  Publisher publisher(publisher_options_, &source_, orchestrator_.get(), group.get());
   StepLoop loop({.options = &options_,
                  .run_id = membership_->run_id(),
                  .timeline = timeline_,

@@ -174,6 +174,9 @@ std::string MetricsJson(const StepRecord& record) {
   line["aqn"] = Aqn(record.counters.Aqn());
   line["achieved_error_scale"] = record.counters.TotalForward().AchievedScale();
   line["base_weights_hash"] = base::HexDigest(record.base_weights_hash);
+  if (record.adapter_weights_hash != 0) {
+    line["adapter_weights_hash"] = base::HexDigest(record.adapter_weights_hash);
+  }
   line["update_seconds"] = record.update_seconds;
   line["wait_seconds"] = record.wait_seconds;
   line["generate_seconds"] = record.generate_seconds;

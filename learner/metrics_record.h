@@ -67,7 +67,9 @@ struct StepRecord {
   std::optional<GapSplit> gap_probe;  // of a step that was probed
   double probe_seconds = 0.0;
   numerics::NoiseCounters counters;  // of rollouts and learner together
-  uint64_t base_weights_hash = 0;    // of the version this step makes
+  // Of the version this step makes; with adapters of the base, which stays, and of the adapters.
+  uint64_t base_weights_hash = 0;
+  uint64_t adapter_weights_hash = 0;  // 0: the whole model is trained
   double update_seconds = 0.0;
   double wait_seconds = 0.0;
   double generate_seconds = 0.0;  // sum over groups

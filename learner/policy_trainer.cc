@@ -18,7 +18,7 @@ std::span<const float> FloatsOf(const at::Tensor& tensor) {
 
 PolicyTrainer::PolicyTrainer(std::unique_ptr<model::TrainModel> model, PolicyTrainerOptions options)
     : options_(std::move(options)), model_(std::move(model)), adamw_(options_.adamw) {
-  for (const auto& [name, tensor] : model_->parameters().named) {
+  for (const auto& [name, tensor] : model_->parameters().trained()) {
     adamw_.AddParameter(name, static_cast<size_t>(tensor.numel()));
   }
 }
@@ -109,7 +109,7 @@ absl::Status PolicyTrainer::Backward(const model::LogProbs& pass, std::span<cons
 
 absl::StatusOr<std::vector<ParameterSpan>> PolicyTrainer::Spans() {
   std::vector<ParameterSpan> spans;
-  for (auto& [name, tensor] : model_->parameters().named) {
+  for (auto& [name, tensor] : model_->parameters().trained()) {
     const at::Tensor& gradient = tensor.grad();
     if (!gradient.defined() || !gradient.is_contiguous() || gradient.numel() != tensor.numel()) {
       return absl::InternalError(absl::StrCat("no dense gradient of ", name));

@@ -53,8 +53,8 @@ struct SamplerPass {
 // Thread-compatible: one thread at a time. A fixed configuration and input give fixed bits.
 class PolicyTrainer final {
  public:
-  // Copies `parameters`; moments are zero. Errors: those of TrainModel::Create, and Unimplemented
-  // for a noise policy the model does not support.
+  // Copies what of `parameters` is trained; moments are zero. Errors: those of TrainModel::Create,
+  // and Unimplemented for a noise policy the model does not support.
   static absl::StatusOr<std::unique_ptr<PolicyTrainer>> Create(const model::Parameters& parameters,
                                                                PolicyTrainerOptions options);
 
@@ -91,7 +91,7 @@ class PolicyTrainer final {
   PolicyTrainer(std::unique_ptr<model::TrainModel> model, PolicyTrainerOptions options);
   model::TrainNoise NoiseFor(numerics::Phase phase) const;
   model::TrainAqn AqnOf(uint64_t version) const;
-  // Values and gradients of all parameters, in their order.
+  // Values and gradients of all that is trained, in its order.
   absl::StatusOr<std::vector<ParameterSpan>> Spans();
 
   const PolicyTrainerOptions options_;

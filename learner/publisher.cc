@@ -16,20 +16,38 @@ namespace {
 // then, so the manifest is made anew so often.
 constexpr absl::Duration kSameEpoch = absl::Seconds(5);
 
+absl::StatusOr<std::vector<weights::PublishedTensor>> ToPublish(
+    const std::vector<model::ExpectedTensor>& expected, const model::TensorViewMap& tensors) {
+  std::vector<weights::PublishedTensor> published;
+  for (const model::ExpectedTensor& tensor : expected) {
+    const auto found = tensors.find(tensor.name);
+    if (found == tensors.end()) {
+      return absl::InternalError(absl::StrCat("no tensor ", tensor.name, " to publish"));
+    }
+    published.push_back({.spec = {.name = tensor.name, .shape = tensor.shape, .dtype = "float32"},
+                         .bytes = std::as_bytes(found->second.values)});
+  }
+  return published;
+}
+
 }  // namespace
 
+absl::StatusOr<std::shared_ptr<const weights::WeightVersion>> Publisher::BuildBase(
+    const PublisherOptions& options, const std::vector<model::ExpectedTensor>& expected,
+    const model::TensorViewMap& tensors) {
+  TEMPER_ASSIGN_OR_RETURN(const std::vector<weights::PublishedTensor> published,
+                          ToPublish(expected, tensors));
+  return weights::BuildVersion({.run_id = options.run_id,
+                                .source_address = options.source_address,
+                                .model_files_hash = options.model_files_hash},
+                               published, options.bucket_bytes);
+}
+
 absl::StatusOr<std::shared_ptr<const weights::WeightVersion>> Publisher::Build(
-    uint64_t version, const model::ModelConfig& config, const model::TensorViewMap& tensors) const {
-  std::vector<weights::PublishedTensor> published;
-  for (const model::ExpectedTensor& expected : model::ExpectedTensors(config)) {
-    const auto found = tensors.find(expected.name);
-    if (found == tensors.end()) {
-      return absl::InternalError(absl::StrCat("no tensor ", expected.name, " to publish"));
-    }
-    published.push_back(
-        {.spec = {.name = expected.name, .shape = expected.shape, .dtype = "float32"},
-         .bytes = std::as_bytes(found->second.values)});
-  }
+    uint64_t version, const std::vector<model::ExpectedTensor>& expected,
+    const model::TensorViewMap& tensors) const {
+  TEMPER_ASSIGN_OR_RETURN(const std::vector<weights::PublishedTensor> published,
+                          ToPublish(expected, tensors));
   const int64_t t = static_cast<int64_t>(version);
   return weights::BuildVersion({.run_id = options_.run_id,
                                 .timeline = options_.timeline,
@@ -38,7 +56,8 @@ absl::StatusOr<std::shared_ptr<const weights::WeightVersion>> Publisher::Build(
                                 .aqn_step = version,
                                 .noise_id = options_.noise_id,
                                 .source_address = options_.source_address,
-                                .model_files_hash = options_.model_files_hash},
+                                .model_files_hash = options_.model_files_hash,
+                                .adapted_base_hash = options_.adapted_base_hash},
                                published, options_.bucket_bytes);
 }
 

@@ -129,15 +129,9 @@ void SftRun::LogStep(const SftStep& step, double seconds) const {
 }
 
 absl::Status SftRun::Checkpoint() {
-  const model::Parameters& parameters = trainer_->parameters();
   TEMPER_RETURN_IF_ERROR(WriteCheckpoint(
-      learner_.run_dir, {.model = {.config = parameters.config,
-                                   .tensors = model::ViewsOf(parameters),
-                                   .tokenizer_json = files_.parts.tokenizer->ToTokenizerJson(),
-                                   .chat_template = files_.parts.chat_template.source},
-                         .moments = &trainer_->optimizer().moments(),
-                         .state = trainer_->state(),
-                         .config_fingerprint = learner_.config_fingerprint}));
+      learner_.run_dir,
+      ContentsOf(*trainer_, learner_, *files_.parts.tokenizer, files_.parts.chat_template.source)));
   checkpointed_step_ = trainer_->state().step;
   base::LogInfo("checkpoint_written",
                 {{"path", CheckpointPath(learner_.run_dir, checkpointed_step_)}});

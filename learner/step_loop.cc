@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "learner/checkpoint.h"
+#include "learner/policy_files.h"
 #include "learner/samples_file.h"
 #include "services/base/files.h"
 #include "services/base/log.h"
@@ -49,6 +50,13 @@ void AddUpdate(const DapoStepResult& result, StepRecord* record) {
   record->kl_sampler_learner = result.gap.k1();
   record->kl_sampler_learner_k3 = result.gap.k3();
   record->counters.Merge(result.counters);
+}
+
+void AddWeightHashes(const v1::Manifest& manifest, StepRecord* record) {
+  const bool adapters = manifest.adapted_base_hash() != 0;
+  record->base_weights_hash =
+      adapters ? manifest.adapted_base_hash() : manifest.base_weights_hash();
+  record->adapter_weights_hash = adapters ? manifest.base_weights_hash() : 0;
 }
 
 // A checkpoint without the ledger still saves what was trained, and goes on with the ledger that is
@@ -169,7 +177,7 @@ absl::Status StepLoop::RunStep(ClosedBatch batch, absl::Duration waited) {
   AddUpdate(result, &record);
   TEMPER_RETURN_IF_ERROR(CheckNoise(batch, result, &record.counters));
   TEMPER_ASSIGN_OR_RETURN(Version next, BuildVersion());
-  record.base_weights_hash = next->manifest().base_weights_hash();
+  AddWeightHashes(next->manifest(), &record);
   record.update_seconds = absl::ToDoubleSeconds(update_ended - update_began);
   record.wait_seconds = absl::ToDoubleSeconds(waited);
   record.step_seconds = absl::ToDoubleSeconds(update_ended - step_began_);
@@ -213,8 +221,8 @@ absl::Status StepLoop::CheckNoise(const ClosedBatch& batch, const DapoStepResult
 
 absl::StatusOr<StepLoop::Version> StepLoop::BuildVersion() const {
   const model::Parameters& parameters = parts_.trainer->parameters();
-  return parts_.publisher->Build(parts_.trainer->state().step, parameters.config,
-                                 model::ViewsOf(parameters));
+  return parts_.publisher->Build(parts_.trainer->state().step, model::TrainedTensors(parameters),
+                                 model::TrainedViewsOf(parameters));
 }
 
 v1::CommitStepRequest StepLoop::CommitOf(const ClosedBatch& batch, const StepRecord& record) const {
@@ -260,18 +268,12 @@ absl::StatusOr<std::string> StepLoop::CopyLedger() {
 absl::Status StepLoop::Checkpoint() {
   const absl::Time began = parts_.clock->Now();
   TEMPER_ASSIGN_OR_RETURN(const std::string ledger, CopyLedger());
-  const model::Parameters& parameters = parts_.trainer->parameters();
   const LearnerOptions& options = *parts_.options;
-  TEMPER_RETURN_IF_ERROR(WriteCheckpoint(
-      options.run_dir, {.model = {.config = parameters.config,
-                                  .tensors = model::ViewsOf(parameters),
-                                  .tokenizer_json = parts_.tokenizer->ToTokenizerJson(),
-                                  .chat_template = parts_.chat_template},
-                        .moments = &parts_.trainer->optimizer().moments(),
-                        .state = parts_.trainer->state(),
-                        .config_fingerprint = options.config_fingerprint,
-                        .commit = *last_commit_,
-                        .ledger_file = ledger}));
+  CheckpointContents contents =
+      ContentsOf(*parts_.trainer, options, *parts_.tokenizer, parts_.chat_template);
+  contents.commit = *last_commit_;
+  contents.ledger_file = ledger;
+  TEMPER_RETURN_IF_ERROR(WriteCheckpoint(options.run_dir, contents));
   checkpointed_step_ = parts_.trainer->state().step;
   const double seconds = absl::ToDoubleSeconds(parts_.clock->Now() - began);
   parts_.metrics->checkpoint_seconds.Observe(seconds);

@@ -96,4 +96,9 @@ absl::StatusOr<Parameters> WithAdapter(const Parameters& base, const LoraSpec& s
   return adapted;
 }
 
+absl::StatusOr<Parameters> ZeroLike(const Parameters& parameters) {
+  if (!parameters.lora.enabled()) return ZeroParameters(parameters.config);
+  return WithZeroAdapter(parameters, parameters.lora);
+}
+
 }  // namespace temper::model

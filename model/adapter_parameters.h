@@ -27,4 +27,8 @@ absl::StatusOr<Parameters> WithAdapter(const Parameters& base, const LoraSpec& s
                                        const TensorMap& tensors);
 absl::StatusOr<Parameters> WithZeroAdapter(const Parameters& base, const LoraSpec& spec);
 
+// Memory for another version of `parameters`: with adapters, zero ones on the same base; without,
+// a zero model. Errors as above.
+absl::StatusOr<Parameters> ZeroLike(const Parameters& parameters);
+
 }  // namespace temper::model

@@ -116,6 +116,11 @@ Parameters CloneParameters(const Parameters& parameters) {
 
 TensorViewMap ViewsOf(const Parameters& parameters) { return ViewsOfAll(parameters.named); }
 
+std::vector<ExpectedTensor> TrainedTensors(const Parameters& parameters) {
+  return parameters.lora.enabled() ? LoraTensors(parameters.lora)
+                                   : ExpectedTensors(parameters.config);
+}
+
 TensorViewMap TrainedViewsOf(const Parameters& parameters) {
   return ViewsOfAll(parameters.trained());
 }

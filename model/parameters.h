@@ -68,7 +68,8 @@ Parameters CloneParameters(const Parameters& parameters);
 // Views of the model's own tensors for saving (HuggingFaceModel::tensors) and for reading bytes;
 // valid while the tensors live.
 TensorViewMap ViewsOf(const Parameters& parameters);
-// Views of what is trained.
+// Names and shapes of what is trained, in order, and views of it.
+std::vector<ExpectedTensor> TrainedTensors(const Parameters& parameters);
 TensorViewMap TrainedViewsOf(const Parameters& parameters);
 // The memory of what is trained for writing, by name.
 std::map<std::string, std::span<float>> MutableViewsOf(Parameters& parameters);

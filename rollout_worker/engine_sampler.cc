@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "model/adapter_parameters.h"
 #include "model/parameters.h"
 #include "services/base/status_macros.h"
 
@@ -35,28 +36,39 @@ absl::Status CopyTensor(std::string_view name, std::string_view dtype,
   return absl::OkStatus();
 }
 
+// Fills what of `parameters` is trained from the version, which holds exactly that.
+absl::Status FillFrom(const weights::WeightVersion& version, model::Parameters* parameters) {
+  const v1::Manifest& manifest = version.manifest();
+  std::map<std::string, std::span<float>> targets = model::MutableViewsOf(*parameters);
+  if (static_cast<size_t>(manifest.tensors_size()) != targets.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("version ", manifest.version(), " has ",
+                                                   manifest.tensors_size(),
+                                                   " tensors, the model has ", targets.size()));
+  }
+  for (const v1::TensorEntry& entry : manifest.tensors()) {
+    const auto target = targets.find(entry.name());
+    if (target == targets.end()) {
+      return absl::InvalidArgumentError(absl::StrCat("the model has no tensor ", entry.name()));
+    }
+    TEMPER_ASSIGN_OR_RETURN(const auto bytes, version.Tensor(entry.name()));
+    TEMPER_RETURN_IF_ERROR(CopyTensor(entry.name(), entry.dtype(), bytes, target->second));
+  }
+  return absl::OkStatus();
+}
+
 class EngineSampler final : public Sampler {
  public:
-  EngineSampler(const RunSetup& setup, std::unique_ptr<model::DecodeEngine> engine)
-      : setup_(setup), engine_(std::move(engine)) {}
+  // base: with setup.lora, the frozen base; else without tensors.
+  EngineSampler(const RunSetup& setup, model::Parameters base,
+                std::unique_ptr<model::DecodeEngine> engine)
+      : setup_(setup), base_(std::move(base)), engine_(std::move(engine)) {}
 
   absl::StatusOr<numerics::AqnReport> Install(const weights::WeightVersion& version) override {
     const v1::Manifest& manifest = version.manifest();
-    TEMPER_ASSIGN_OR_RETURN(model::Parameters parameters, model::ZeroParameters(setup_.model));
-    std::map<std::string, std::span<float>> targets = model::MutableViewsOf(parameters);
-    if (static_cast<size_t>(manifest.tensors_size()) != targets.size()) {
-      return absl::InvalidArgumentError(absl::StrCat("version ", manifest.version(), " has ",
-                                                     manifest.tensors_size(),
-                                                     " tensors, the model has ", targets.size()));
-    }
-    for (const v1::TensorEntry& entry : manifest.tensors()) {
-      const auto target = targets.find(entry.name());
-      if (target == targets.end()) {
-        return absl::InvalidArgumentError(absl::StrCat("the model has no tensor ", entry.name()));
-      }
-      TEMPER_ASSIGN_OR_RETURN(const auto bytes, version.Tensor(entry.name()));
-      TEMPER_RETURN_IF_ERROR(CopyTensor(entry.name(), entry.dtype(), bytes, target->second));
-    }
+    TEMPER_ASSIGN_OR_RETURN(model::Parameters parameters,
+                            setup_.lora.enabled() ? model::WithZeroAdapter(base_, setup_.lora)
+                                                  : model::ZeroParameters(setup_.model));
+    TEMPER_RETURN_IF_ERROR(FillFrom(version, &parameters));
     TEMPER_ASSIGN_OR_RETURN(const numerics::AqnReport report,
                             engine_->Install(parameters, manifest.version(),
                                              {.plan = &setup_.aqn,
@@ -80,17 +92,27 @@ class EngineSampler final : public Sampler {
 
  private:
   const RunSetup& setup_;
+  const model::Parameters base_;
   const std::unique_ptr<model::DecodeEngine> engine_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Sampler>> MakeEngineSampler(const RunSetup& setup) {
+absl::StatusOr<std::unique_ptr<Sampler>> MakeEngineSampler(const RunSetup& setup,
+                                                           const weights::WeightVersion* base) {
+  if (setup.lora.enabled() != (base != nullptr)) {
+    return absl::InvalidArgumentError("adapters need their base, and whole models none");
+  }
+  model::Parameters frozen;
+  if (base != nullptr) {
+    TEMPER_ASSIGN_OR_RETURN(frozen, model::ZeroParameters(setup.model));
+    TEMPER_RETURN_IF_ERROR(FillFrom(*base, &frozen));
+  }
   TEMPER_ASSIGN_OR_RETURN(
       auto engine,
       model::DecodeEngine::Create(
           {.config = setup.model, .threads = static_cast<int>(setup.config.rollout().threads())}));
-  return std::make_unique<EngineSampler>(setup, std::move(engine));
+  return std::make_unique<EngineSampler>(setup, std::move(frozen), std::move(engine));
 }
 
 }  // namespace temper::rollout_worker

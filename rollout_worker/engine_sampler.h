@@ -5,12 +5,16 @@
 #include "absl/status/statusor.h"
 #include "rollout_worker/run_setup.h"
 #include "rollout_worker/sampler.h"
+#include "weights/weight_version.h"
 
 namespace temper::rollout_worker {
 
 // The decode engine on CPU with `rollout.threads` threads, for the model of `setup` (which outlives
 // it). Tensors arrive as float32 or bfloat16 and are computed with in float32.
-// Errors: those of model::DecodeEngine::Create.
-absl::StatusOr<std::unique_ptr<Sampler>> MakeEngineSampler(const RunSetup& setup);
+// base: the frozen base where versions carry adapters (setup.lora), of which a copy is kept; null
+// otherwise. Errors: those of model::DecodeEngine::Create; InvalidArgument if `base` is not of the
+// setup's model, or missing.
+absl::StatusOr<std::unique_ptr<Sampler>> MakeEngineSampler(
+    const RunSetup& setup, const weights::WeightVersion* base = nullptr);
 
 }  // namespace temper::rollout_worker

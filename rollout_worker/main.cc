@@ -23,6 +23,16 @@ namespace {
 
 constexpr char kRole[] = "rollout_worker";
 
+// Brings what the run's model is, and an engine for it.
+absl::StatusOr<std::unique_ptr<Sampler>> PrepareSampler(const ModelPullOptions& pull,
+                                                        std::unique_ptr<RunSetup>* setup) {
+  TEMPER_ASSIGN_OR_RETURN(*setup, AwaitRunSetup(pull));
+  if (!(*setup)->lora.enabled()) return MakeEngineSampler(**setup);
+  TEMPER_ASSIGN_OR_RETURN(const auto base, AwaitBase(pull));
+  (*setup)->base_hash = base->manifest().base_weights_hash();
+  return MakeEngineSampler(**setup, base.get());
+}
+
 absl::Status Serve(const member::ProcessFlags& flags) {
   if (flags.join.empty()) {
     return absl::InvalidArgumentError("--join: the orchestrator's host:port is needed");
@@ -48,18 +58,19 @@ absl::Status Serve(const member::ProcessFlags& flags) {
                                                             .leave_signal = &stop,
                                                             .tls = flags.tls,
                                                             .metrics = &rpc_metrics}));
-  const auto setup = AwaitRunSetup(
-      {.membership = membership.get(), .tls = flags.tls, .stop = &stop, .metrics = &rpc_metrics});
-  if (absl::IsCancelled(setup.status()) && stop.StopRequested()) {
+  std::unique_ptr<RunSetup> setup;
+  const absl::StatusOr<std::unique_ptr<Sampler>> sampler = PrepareSampler(
+      {.membership = membership.get(), .tls = flags.tls, .stop = &stop, .metrics = &rpc_metrics},
+      &setup);
+  if (absl::IsCancelled(sampler.status()) && stop.StopRequested()) {
     return LeaveBeforeWork(membership.get());
   }
-  TEMPER_RETURN_IF_ERROR(setup.status());
-  TEMPER_ASSIGN_OR_RETURN(const std::unique_ptr<Sampler> sampler, MakeEngineSampler(**setup));
+  TEMPER_RETURN_IF_ERROR(sampler.status());
   TEMPER_ASSIGN_OR_RETURN(std::shared_ptr<weights::CollectiveBackEnd> back_end,
-                          weights::MakeBackEnd((*setup)->config.weights().broadcaster()));
+                          weights::MakeBackEnd(setup->config.weights().broadcaster()));
   RolloutWorker worker({.membership = membership.get(),
-                        .setup = setup->get(),
-                        .sampler = sampler.get(),
+                        .setup = setup.get(),
+                        .sampler = sampler->get(),
                         .registry = &registry,
                         .rpc_metrics = &rpc_metrics,
                         .back_end = std::move(back_end),

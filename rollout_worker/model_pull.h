@@ -13,6 +13,7 @@
 #include "services/rpc/rpc_metrics.h"
 #include "services/rpc/tls.h"
 #include "weights/model_files.h"
+#include "weights/weight_version.h"
 
 namespace temper::rollout_worker {
 
@@ -37,6 +38,11 @@ struct ModelPullOptions {
 // Errors: DeadlineExceeded, with what was missing, after `patience`; Cancelled after a stop; those
 // of weights::PullModelFiles that no further try can mend.
 absl::StatusOr<weights::ModelFiles> AwaitModelFiles(const ModelPullOptions& options);
+
+// The frozen base of a run that trains adapters, from the learner, on the same terms as the model
+// files.
+absl::StatusOr<std::shared_ptr<const weights::WeightVersion>> AwaitBase(
+    const ModelPullOptions& options);
 
 // AwaitModelFiles and MakeRunSetup, with the configuration of the membership's Join. Errors of
 // both.

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/status_macros.h"
+#include "services/config/lora_selection.h"
 #include "services/config/noise_plan.h"
 #include "weights/model_files.h"
 
@@ -23,7 +24,10 @@ absl::StatusOr<std::unique_ptr<RunSetup>> MakeRunSetup(std::string run_id, v1::R
   setup->tokenizer = std::move(parts.tokenizer);
   setup->chat_template = std::move(parts.chat_template);
   setup->model_files_hash = weights::ModelFilesHash(files);
-  setup->shape = {.num_layers = static_cast<int>(setup->model.num_layers)};
+  TEMPER_ASSIGN_OR_RETURN(
+      setup->lora,
+      model::MakeLoraSpec(setup->model, config::LoraSelectionFromConfig(setup->config)));
+  setup->shape = model::NoiseShape(setup->model, setup->lora);
   TEMPER_ASSIGN_OR_RETURN(setup->policy,
                           config::NoisePolicyFromConfig(setup->config, setup->shape));
   TEMPER_ASSIGN_OR_RETURN(setup->aqn,

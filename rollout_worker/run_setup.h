@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "model/io/lora_spec.h"
 #include "model/io/model_files.h"
 #include "numerics/aqn.h"
 #include "numerics/noise_policy.h"
@@ -24,11 +25,13 @@ struct RunSetup {
   model::ModelConfig model;
   std::unique_ptr<model::Tokenizer> tokenizer;
   model::ChatTemplate chat_template;
-  numerics::ModelShape shape;
+  model::LoraSpec lora;          // adapters that versions carry; without modules, whole models
+  numerics::ModelShape shape;    // with the layers that have adapters
   numerics::NoisePolicy policy;  // of rollouts
   numerics::AqnPlan aqn;
   uint64_t noise_id = 0;          // fingerprint of both; every submitted group carries it
   uint64_t model_files_hash = 0;  // of the files it was made from; every manifest names it
+  uint64_t base_hash = 0;  // base_weights_hash of the frozen base this worker holds; 0: none needed
   std::vector<int32_t> stop_ids;  // a completion ends after the first of these
 
   // Synchronous: a lease runs on exactly its version, with no swap inside.

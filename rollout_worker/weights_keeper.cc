@@ -178,6 +178,11 @@ absl::Status WeightsKeeper::Fetch(const VersionKey& wanted) {
                      manifest.model_files_hash(), ", this worker was given those of hash ",
                      options_.setup->model_files_hash));
   }
+  if (manifest.adapted_base_hash() != options_.setup->base_hash) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "version ", wanted.version, " adapts a base of hash ", manifest.adapted_base_hash(),
+        " (0: none), this worker holds that of hash ", options_.setup->base_hash));
+  }
   TEMPER_ASSIGN_OR_RETURN(const std::shared_ptr<const weights::WeightVersion> version,
                           Bring(wanted, manifest));
   return InstallAndAcknowledge(*version);

@@ -76,8 +76,8 @@ class WeightsKeeper final {
   bool NewerThan(uint64_t timeline, uint64_t version) const;
 
   // Why the keeper halted the worker: DataLoss if bytes failed their hash three times,
-  // InvalidArgument if the weights, the noise or the model files are not those this worker was set
-  // up with, or if AQN changed no norm. OK otherwise.
+  // InvalidArgument if the weights, the noise, the model files or the base are not those this
+  // worker was set up with, or if AQN changed no norm. OK otherwise.
   absl::Status failure() const;
 
  private:

@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "services/base/status_macros.h"
+#include "services/rpc/reply.h"
 #include "services/rpc/stream.h"
 
 namespace temper::weights {
@@ -116,6 +118,22 @@ grpc::ServerWriteReactor<v1::BucketChunk>* WeightServiceImpl::PullBuckets(
   }
   if (!status.ok()) reply->Refuse(status);
   return reply;
+}
+
+grpc::ServerUnaryReactor* WeightServiceImpl::GetBaseManifest(
+    grpc::CallbackServerContext* context, const v1::GetBaseManifestRequest* request,
+    v1::Manifest* reply) {
+  return rpc::Reply(context, options_.metrics, "GetBaseManifest", [&]() -> absl::Status {
+    if (options_.model_files == nullptr) {
+      return absl::UnimplementedError("no model is served here");
+    }
+    // The base is there before the model files are.
+    TEMPER_RETURN_IF_ERROR(options_.model_files->Find(request->run_id()).status());
+    const std::shared_ptr<const WeightVersion> base = options_.source->base();
+    if (base == nullptr) return absl::NotFoundError("this run trains the whole model");
+    *reply = base->manifest();
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerWriteReactor<v1::FileChunk>* WeightServiceImpl::PullModelFiles(

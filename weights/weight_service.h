@@ -31,6 +31,9 @@ class WeightServiceImpl final : public v1::WeightService::CallbackService {
   void SetChunkBytes(uint32_t chunk_bytes);
   grpc::ServerWriteReactor<v1::BucketChunk>* PullBuckets(
       grpc::CallbackServerContext* context, const v1::PullBucketsRequest* request) override;
+  grpc::ServerUnaryReactor* GetBaseManifest(grpc::CallbackServerContext* context,
+                                            const v1::GetBaseManifestRequest* request,
+                                            v1::Manifest* reply) override;
   grpc::ServerWriteReactor<v1::FileChunk>* PullModelFiles(
       grpc::CallbackServerContext* context, const v1::PullModelFilesRequest* request) override;
 

@@ -21,11 +21,25 @@ void WeightSource::Publish(std::shared_ptr<const WeightVersion> version) {
   while (versions_.size() > kKept) versions_.pop_front();
 }
 
+void WeightSource::SetBase(std::shared_ptr<const WeightVersion> base) {
+  absl::MutexLock lock(&mutex_);
+  base_ = std::move(base);
+}
+
+std::shared_ptr<const WeightVersion> WeightSource::base() const {
+  absl::MutexLock lock(&mutex_);
+  return base_;
+}
+
 absl::StatusOr<std::shared_ptr<const WeightVersion>> WeightSource::Find(std::string_view run_id,
                                                                         uint64_t timeline,
                                                                         uint64_t version) const {
   absl::MutexLock lock(&mutex_);
   if (!abort_reason_.empty()) return absl::AbortedError(abort_reason_);
+  if (base_ != nullptr && base_->manifest().run_id() == run_id &&
+      base_->manifest().timeline() == timeline) {
+    return base_;
+  }
   std::vector<uint64_t> kept;
   for (const auto& candidate : versions_) {
     const v1::Manifest& manifest = candidate->manifest();

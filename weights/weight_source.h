@@ -28,8 +28,14 @@ class WeightSource final : public BroadcastRoot {
   // again replaces it; another timeline empties the shelf first.
   void Publish(std::shared_ptr<const WeightVersion> version);
 
-  // Errors: Aborted if the shelf holds another run or timeline; NotFound if the version is not on
-  // it (too old, or not out yet), naming those that are.
+  // The frozen base of a run that trains adapters, kept beside the shelf: its manifest names
+  // timeline 0, which no version has. Call it before the first worker can ask.
+  void SetBase(std::shared_ptr<const WeightVersion> base);
+  // Null: the run trains the whole model, or its policy has not been read yet.
+  std::shared_ptr<const WeightVersion> base() const;
+
+  // The base for its own timeline. Errors: Aborted if the shelf holds another run or timeline;
+  // NotFound if the version is not on it (too old, or not out yet), naming those that are.
   absl::StatusOr<std::shared_ptr<const WeightVersion>> Find(std::string_view run_id,
                                                             uint64_t timeline,
                                                             uint64_t version) const;
@@ -41,6 +47,7 @@ class WeightSource final : public BroadcastRoot {
  private:
   mutable absl::Mutex mutex_;
   std::deque<std::shared_ptr<const WeightVersion>> versions_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<const WeightVersion> base_ ABSL_GUARDED_BY(mutex_);
   std::string abort_reason_ ABSL_GUARDED_BY(mutex_);  // empty: not aborted
 };
 

@@ -206,6 +206,7 @@ absl::StatusOr<std::shared_ptr<const WeightVersion>> BuildVersion(
   manifest.set_source_address(header.source_address);
   manifest.set_comm_epoch(header.comm_epoch);
   manifest.set_model_files_hash(header.model_files_hash);
+  manifest.set_adapted_base_hash(header.adapted_base_hash);
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Placement& place = plan.placements[i];
     if (tensors[i].bytes.size() != place.size_bytes) {

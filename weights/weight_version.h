@@ -87,6 +87,7 @@ struct VersionHeader {
   std::string source_address;     // "host:port" of the WeightService that serves the bytes
   uint64_t comm_epoch = 0;        // broadcast group that carries it; 0: none, pull it
   uint64_t model_files_hash = 0;  // ModelFilesHash of what the learner serves beside it
+  uint64_t adapted_base_hash = 0;  // of adapters: their base's base_weights_hash; 0: a whole model
 };
 
 // Cuts, copies and hashes the tensors of a version (the learner's side).

@@ -116,6 +116,7 @@ void FillLora(v1::LoraConfig* l) {
   SET(l, enabled, false);
   SET(l, rank, 32);
   SET(l, alpha, 16.0);
+  SET(l, adapter, "");
 }
 
 // T = E P unless given; what is missing follows from what is there.

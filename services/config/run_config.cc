@@ -84,11 +84,12 @@ void ReconcileSchedule(v1::NoiseInjectionConfig* aqn, ReadReport* report) {
 void CheckBlocksAreOn(const v1::RunConfig& config, ReadReport* report) {
   const v1::TrainerConfig& trainer = config.trainer();
   const auto check = [&](const std::string& block, const google::protobuf::Message& given,
-                         bool says_enabled) {
+                         bool says_enabled, bool modules_are_read = true) {
     if (says_enabled) return;
     for (const auto& [field, value] : Flatten(given)) {
       const std::string key = absl::StrCat(block, ".", field);
-      if (field.starts_with("target_") || field.starts_with("exclude_")) continue;
+      const bool modules = field.starts_with("target_") || field.starts_with("exclude_");
+      if (modules && modules_are_read) continue;
       report->mistakes.push_back(absl::StrCat(report->places[key], ": ", key,
                                               ": has no effect without ", block,
                                               ".enabled: true (or say false)"));
@@ -100,6 +101,7 @@ void CheckBlocksAreOn(const v1::RunConfig& config, ReadReport* report) {
         trainer.hw_error_injection().has_enabled());
   check("trainer.noise_injection", trainer.noise_injection(),
         trainer.noise_injection().has_enabled());
+  check("trainer.lora", trainer.lora(), trainer.lora().has_enabled(), /*modules_are_read=*/false);
 }
 
 // Adds the place of the key that a line of Validate begins with, where the file gave it.
@@ -139,7 +141,7 @@ bool OutsideFingerprint(std::string_view key) {
   return MayChangeOnResume(key) ||
          StartsWithAny(
              key, {"orchestrator.", "weights.", "model.path", "dataset.path",
-                   "trainer.noise_injection.layer_sigma_config.scan_file",
+                   "trainer.lora.adapter", "trainer.noise_injection.layer_sigma_config.scan_file",
                    "reward.sample_timeout_seconds", "rollout.threads", "rollout.groups_per_lease"});
 }
 
@@ -183,6 +185,8 @@ absl::StatusOr<v1::RunConfig> Load(const std::string& path,
       config.mutable_trainer()->mutable_noise_injection()->mutable_layer_sigma_config();
   layers->set_scan_file(Absolute(layers->scan_file(),
                                  base_of("trainer.noise_injection.layer_sigma_config.scan_file")));
+  v1::LoraConfig* lora = config.mutable_trainer()->mutable_lora();
+  lora->set_adapter(Absolute(lora->adapter(), base_of("trainer.lora.adapter")));
   v1::NetworkConfig* network = config.mutable_network();
   network->set_tls_certificate(
       Absolute(network->tls_certificate(), base_of("network.tls_certificate")));

@@ -15,8 +15,8 @@
 namespace temper::config {
 
 // Reads `path` (at most 1 MiB), applies `overrides` ("trainer.optimizer.learning_rate=1e-4", values
-// in YAML), fills in every default, makes paths absolute (those of model, dataset, scan and TLS
-// files are relative to the file's folder, or to the current folder where they come from an
+// in YAML), fills in every default, makes paths absolute (those of model, adapter, dataset, scan
+// and TLS files are relative to the file's folder, or to the current folder where they come from an
 // override; run_dir to the current folder) and validates. The result is resolved: every scalar
 // field is set. Errors: InvalidArgument with one mistake a line, "file:line:column: what (did you
 // mean ...)"; NotFound if there is no such file.

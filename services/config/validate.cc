@@ -188,6 +188,16 @@ void CheckNoise(const v1::RunConfig& c, Mistakes* m) {
   if (m->Status().ok()) m->Add(AqnPlanFromConfig(c, /*num_layers=*/-1).status());
 }
 
+void CheckLora(const v1::RunConfig& c, Mistakes* m) {
+  const v1::LoraConfig& lora = c.trainer().lora();
+  m->InRange("trainer.lora.rank", lora.rank(), 1, 1 << 20);
+  m->Require(lora.alpha() > 0 && lora.alpha() <= 1e6,
+             "trainer.lora.alpha: must be above 0 and up to 1e6");
+  m->Require(!lora.enabled() || !c.trainer().sft().fresh_weights(),
+             "trainer.sft.fresh_weights: adapters need a base that has been trained; with "
+             "trainer.lora the weights of model.path are frozen");
+}
+
 void CheckServices(const v1::RunConfig& c, Mistakes* m) {
   m->InRange("eval.questions_per_item", c.eval().questions_per_item(), 1, 4096);
   m->InRange("eval.noise_seeds", c.eval().noise_seeds(), 1, 1000);
@@ -225,6 +235,7 @@ absl::Status Validate(const v1::RunConfig& config) {
   CheckRollout(config, &mistakes);
   CheckTrainer(config, &mistakes);
   CheckNoise(config, &mistakes);
+  CheckLora(config, &mistakes);
   CheckServices(config, &mistakes);
   return mistakes.Status();
 }
@@ -246,7 +257,6 @@ std::vector<std::string> Unbuilt(const v1::RunConfig& config) {
        "trainer.noise_injection.target_modules");
   note(t.noise_injection().enabled() && t.noise_injection().force(),
        "trainer.noise_injection.force");
-  note(t.lora().enabled(), "trainer.lora");
   note(t.dapo().kl_coefficient() != 0, "trainer.dapo.kl_coefficient above 0 (a reference model)");
   note(config.rollout().device() == "cuda" || t.device() == "cuda", "device cuda");
   note(config.rollout().kv_after_swap() == "recompute", "rollout.kv_after_swap recompute");

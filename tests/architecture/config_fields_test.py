@@ -21,6 +21,8 @@ READERS = {
             layer_types sigma_mode draw where final_norm
         LayerSigmaConfig enabled default_multiplier layer_multipliers preset scan_file
         TrainerConfig epochs updates_per_epoch learner_noise null_arm""",
+    "services/config/lora_selection.cc": """
+        LoraConfig enabled rank alpha target_modules exclude_modules""",
     "services/config/defaults.cc": """
         NoiseInjectionConfig epoch_aware""",
     "prompts/dataset_config.cc": """
@@ -34,6 +36,7 @@ READERS = {
         DapoConfig clip_ratio_low clip_ratio_high dual_clip norm_by_std mask_truncated
             loss_aggregation importance_sampling importance_cap old_logprob
         SftConfig fresh_weights
+        LoraConfig adapter
         WeightsConfig bucket_bytes chunk_bytes
         CheckpointConfig every keep""",
     "learner/sft.cc": """
@@ -75,8 +78,7 @@ READERS = {
         WeightsConfig broadcaster""",
 }
 # Messages that are refused whole, by this expression of Unbuilt.
-REFUSED_WHOLE = {"HwErrorInjectionConfig": "t.hw_error_injection().enabled()",
-                 "LoraConfig": "t.lora().enabled()"}
+REFUSED_WHOLE = {"HwErrorInjectionConfig": "t.hw_error_injection().enabled()"}
 
 # Structs between configuration and use: every member is looked at outside of the file that fills it.
 OPTIONS = {"learner/learner_options.h": ("LearnerOptions", "learner"),

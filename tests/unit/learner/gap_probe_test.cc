@@ -58,8 +58,8 @@ class GapProbeTest : public ::testing::Test {
     const uint64_t version = trainer_->state().step;
     const Publisher publisher({.run_id = "run", .aqn = options_.aqn, .bucket_bytes = 1 << 16},
                               nullptr, nullptr);
-    auto built = publisher.Build(version, trainer_->parameters().config,
-                                 model::ViewsOf(trainer_->parameters()));
+    auto built = publisher.Build(version, model::TrainedTensors(trainer_->parameters()),
+                                 model::TrainedViewsOf(trainer_->parameters()));
     ASSERT_THAT(built, IsOk());
     probe_->Keep(*std::move(built));
     const auto t = static_cast<int64_t>(version);

@@ -119,6 +119,27 @@ TEST(SmolLm2, ScoresAndGreedyTokensAgreeWithTransformers) {
   }
 }
 
+TEST(GoldenAdapter, LogProbsUnderAnAdapterAgreeWithPeft) {
+  const Parameters base = ParametersFromModel(LoadModel("tests/golden/tiny_qwen2").value()).value();
+  const PeftAdapter adapter =
+      ReadPeftAdapter("tests/golden/tiny_qwen2_lora", base.config).value();
+  const Parameters adapted = WithAdapter(base, adapter.spec, adapter.tensors).value();
+  double worst = 0.0, moved = 0.0;
+  for (const nlohmann::json& sequence : ReadGolden("tiny_qwen2_lora/expected.json")["sequences"]) {
+    const std::vector<std::vector<int32_t>> ids = {sequence["ids"]};
+    const std::vector<float> ours = ScoreSequences(adapted, ids, 1).value()[0];
+    const std::vector<float> without = ScoreSequences(base, ids, 1).value()[0];
+    const std::vector<float> theirs = sequence["logprobs"];
+    ASSERT_EQ(ours.size(), theirs.size());
+    for (size_t t = 0; t < ours.size(); ++t) {
+      worst = std::max(worst, std::abs(double{ours[t]} - theirs[t]));
+      moved = std::max(moved, std::abs(double{without[t]} - theirs[t]));
+    }
+  }
+  EXPECT_LT(worst, 1e-4);
+  EXPECT_GT(moved, 0.1) << "the adapter does nothing";
+}
+
 TEST(GoldenGradients, OfASupervisedStepAgreeWithAutograd) {
   const nlohmann::json golden = ReadGolden("dapo_step.json");
   auto model = TrainModel::Create(LoadGolden(golden["model"]), {.threads = 2}).value();
