@@ -55,6 +55,7 @@ absl::Status PrintModel(const v1::RunConfig& config) {
   std::printf("# noise id: %016llx\n",
               static_cast<unsigned long long>(config::NoiseId(policy, aqn)));
   std::printf("# noisy_ops: %s\n", policy.Describe().c_str());
+  std::printf("# hw_error_injection: %s\n", policy.injection().Describe().c_str());
   if (aqn.enabled) {
     std::printf("# AQN acts on %zu norms\n", numerics::AqnNorms(shape.num_layers).size());
     TEMPER_ASSIGN_OR_RETURN(const std::vector<std::string> warnings, AqnWarningsOf(config));

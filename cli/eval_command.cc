@@ -20,8 +20,20 @@ struct EvalArguments {
   std::string model;
   std::string recipe = "quickstart";
   std::vector<double> error_scales;
+  std::string hw_error;  // empty: none
+  std::string injection_point = "weight";
   std::vector<std::string> overrides;
 };
+
+// Under a number format alone: the error of operators is what --error-scale names.
+void AddInjection(const EvalArguments& arguments, std::vector<std::string>* overrides) {
+  if (arguments.hw_error.empty()) return;
+  const char* block = "trainer.hw_error_injection.";
+  overrides->push_back(absl::StrCat(block, "enabled=true"));
+  overrides->push_back(absl::StrCat(block, "error_type=", arguments.hw_error));
+  overrides->push_back(absl::StrCat(block, "injection_point=", arguments.injection_point));
+  overrides->push_back("trainer.noisy_ops.enabled=false");
+}
 
 // An evaluation is a run without updates: the same processes, the same record.
 absl::Status Evaluate(const EvalArguments& arguments) {
@@ -36,6 +48,7 @@ absl::Status Evaluate(const EvalArguments& arguments) {
   }
   overrides.push_back("trainer.total_updates=0");
   overrides.push_back("eval.enabled=true");
+  AddInjection(arguments, &overrides);
   TEMPER_ASSIGN_OR_RETURN(v1::RunConfig config, recipe.LoadNamed(arguments.recipe, overrides));
   if (!arguments.error_scales.empty()) {
     config.mutable_eval()->clear_error_scales();
@@ -68,6 +81,12 @@ CommandBody AddEvalCommand(CLI::App* app) {
                    "scales, as 0,0.05,0.10 (default: the recipe's)")
       ->delimiter(',')
       ->allow_extra_args(false);  // one word: what follows it is an override
+  command->add_option("--hw-error", arguments->hw_error,
+                      "also under hw_error_injection of this error_type, as mxfp4");
+  command
+      ->add_option("--injection-point", arguments->injection_point,
+                   "where: weight, input, output or both")
+      ->capture_default_str();
   command->add_option("overrides", arguments->overrides, "key.path=value");
   return [arguments] { return Evaluate(*arguments); };
 }

@@ -2,6 +2,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli/adapter_model.h"
@@ -19,9 +20,33 @@ struct LogprobsArguments {
   std::string model;
   std::string file = "-";
   double error_scale = 0.0;
+  std::string hw_error;  // empty: none
+  std::string injection_point = "weight";
   uint64_t noise_seed = 0;
   int threads = 1;
 };
+
+// The named errors, as an evaluation has them.
+absl::StatusOr<numerics::NoisePolicy> PolicyOf(const LogprobsArguments& arguments,
+                                               const numerics::ModelShape& shape) {
+  TEMPER_ASSIGN_OR_RETURN(numerics::NoisePolicy base,
+                          numerics::NoisePolicy::Create(numerics::NoiseSpec(), shape));
+  if (!arguments.hw_error.empty()) {
+    const auto format = numerics::NumberFormatFromName(arguments.hw_error);
+    const auto point = numerics::InjectionPointFromName(arguments.injection_point);
+    if (!format.has_value() || !point.has_value()) {
+      return absl::InvalidArgumentError(
+          "--hw-error is mxfp4, nvfp4 or fp8, --injection-point weight, input, output or both");
+    }
+    TEMPER_ASSIGN_OR_RETURN(
+        numerics::InjectionPolicy injection,
+        numerics::InjectionPolicy::Create(
+            {.enabled = true, .format = numerics::FormatSpec{.format = *format}, .point = *point},
+            shape));
+    base.set_injection(std::move(injection));
+  }
+  return numerics::EvaluationPolicy(base, arguments.error_scale, !arguments.hw_error.empty());
+}
 
 absl::Status Logprobs(const LogprobsArguments& arguments) {
   std::vector<std::vector<int32_t>> sequences;
@@ -41,9 +66,7 @@ absl::Status Logprobs(const LogprobsArguments& arguments) {
       }));
   TEMPER_ASSIGN_OR_RETURN(const model::Parameters parameters, LoadPolicy(arguments.model));
   const numerics::ModelShape shape = model::NoiseShape(parameters.config, parameters.lora);
-  TEMPER_ASSIGN_OR_RETURN(const numerics::NoisePolicy base,
-                          numerics::NoisePolicy::Create(numerics::NoiseSpec(), shape));
-  const numerics::NoisePolicy policy = numerics::EvaluationPolicy(base, arguments.error_scale);
+  TEMPER_ASSIGN_OR_RETURN(const numerics::NoisePolicy policy, PolicyOf(arguments, shape));
   TEMPER_ASSIGN_OR_RETURN(
       const auto logprobs,
       model::ScoreSequences(parameters, sequences, arguments.threads,
@@ -76,6 +99,12 @@ CommandBody AddLogprobsCommand(CLI::App* app) {
       ->add_option("--error-scale", arguments->error_scale,
                    "relative Gaussian error on every decoder linear")
       ->check(CLI::Range(0.0, 10.0));
+  command->add_option("--hw-error", arguments->hw_error,
+                      "round operands of every decoder linear to mxfp4, nvfp4 or fp8");
+  command
+      ->add_option("--injection-point", arguments->injection_point,
+                   "which: weight, input, output or both")
+      ->capture_default_str();
   command->add_option("--noise-seed", arguments->noise_seed, "seed of that error");
   command->add_option("--threads", arguments->threads, "threads")->check(CLI::Range(1, 1024));
   return [arguments] { return Logprobs(*arguments); };

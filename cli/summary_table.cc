@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <map>
@@ -20,30 +21,43 @@ std::string Percent(double value, const json& interval) {
                          100 * interval[1].get<double>());
 }
 
-// "10 %"; "0.1" of the types whose strength is no share of the value.
-std::string Strength(const json& summary, double scale) {
+// "10 %"; "0.1" of the types whose strength is no share of the value; "mxfp4 weight, 10 %" under an
+// injection. row: of by_scale or paired.
+std::string ErrorName(const json& summary, const json& row) {
+  const double scale = row.at("error_scale").get<double>();
   const bool share = summary.value("error_type", "relative_gaussian") == "relative_gaussian";
-  return share ? absl::StrFormat("%g %%", 100 * scale) : absl::StrFormat("%g", scale);
+  const std::string strength =
+      share ? absl::StrFormat("%g %%", 100 * scale) : absl::StrFormat("%g", scale);
+  if (!row.value("injected", false)) return strength;
+  const std::string injection = summary.value("injection", "injection");
+  return scale == 0.0 ? injection : absl::StrCat(injection, ", ", strength);
 }
 
 // One row per error scale; a column per evaluated version.
 std::string AccuracyRows(const json& summary) {
-  std::map<double, std::map<uint64_t, std::string>> cells;
+  // By injection, then error scale.
+  std::map<std::pair<bool, double>, std::map<uint64_t, std::string>> cells;
+  std::map<std::pair<bool, double>, std::string> names;
+  size_t widest = 12;
   std::map<uint64_t, bool> versions;
   for (const json& cell : summary.value("by_scale", json::array())) {
     const uint64_t version = cell.at("version").get<uint64_t>();
     versions[version] = true;
-    cells[cell.at("error_scale").get<double>()][version] =
-        Percent(cell.at("accuracy").get<double>(), cell.at("interval"));
+    const std::pair<bool, double> error = {cell.value("injected", false),
+                                           cell.at("error_scale").get<double>()};
+    names[error] = ErrorName(summary, cell);
+    widest = std::max(widest, names[error].size());
+    cells[error][version] = Percent(cell.at("accuracy").get<double>(), cell.at("interval"));
   }
   if (cells.empty()) return "no evaluation was completed\n";
-  std::string text = absl::StrFormat("%-14s", "error");
+  const int width = static_cast<int>(widest) + 2;
+  std::string text = absl::StrFormat("%-*s", width, "error");
   for (const auto& [version, unused] : versions) {
     absl::StrAppend(&text, absl::StrFormat("%-26s", absl::StrCat("after ", version, " updates")));
   }
   text += "\n";
-  for (const auto& [scale, row] : cells) {
-    absl::StrAppend(&text, absl::StrFormat("%-14s", Strength(summary, scale)));
+  for (const auto& [error, row] : cells) {
+    absl::StrAppend(&text, absl::StrFormat("%-*s", width, names[error]));
     for (const auto& [version, unused] : versions) {
       const auto cell = row.find(version);
       absl::StrAppend(&text, absl::StrFormat("%-26s", cell == row.end() ? "-" : cell->second));
@@ -60,10 +74,10 @@ std::string PairedRows(const json& summary) {
     absl::StrAppend(
         &text, absl::StrFormat(
                    "under %s error: %+.1f points [%+.1f, %+.1f], p = %.2g (%s, %d questions)\n",
-                   Strength(summary, row.at("error_scale").get<double>()),
-                   100 * row.at("difference").get<double>(), 100 * interval.at(0).get<double>(),
-                   100 * interval.at(1).get<double>(), row.at("p_value").get<double>(),
-                   row.at("test").get<std::string>(), row.at("questions").get<int64_t>()));
+                   ErrorName(summary, row), 100 * row.at("difference").get<double>(),
+                   100 * interval.at(0).get<double>(), 100 * interval.at(1).get<double>(),
+                   row.at("p_value").get<double>(), row.at("test").get<std::string>(),
+                   row.at("questions").get<int64_t>()));
   }
   return text;
 }

@@ -76,7 +76,9 @@ absl::StatusOr<Passes> MakePasses(std::span<const TrainSequence> sequences, uint
   }
   passes.without_error = passes.current_weights;
   const numerics::NoisePolicy& noise = trainer->options().noise;
-  if (noise.Any(numerics::Phase::kRollout, numerics::Direction::kForward)) {
+  constexpr auto kRollout = numerics::Phase::kRollout;
+  if (noise.Any(kRollout, numerics::Direction::kForward) ||
+      noise.injection().Any(kRollout, numerics::Direction::kForward)) {
     TEMPER_ASSIGN_OR_RETURN(passes.without_error, score(nullptr, false, false));
   }
   return passes;

@@ -53,8 +53,9 @@ ordered_json Injections(const numerics::NoiseCounters& counters) {
     for (const auto direction : {numerics::Direction::kForward, numerics::Direction::kBackward}) {
       uint64_t operator_calls = 0;
       for (const auto& [row, counts] : counters.rows()) {
-        if (row.phase == phase && row.direction == direction &&
-            row.role != TensorRole::kWeightOperand) {
+        const bool aqn = row.op == numerics::Operator::kRmsNorm;
+        if (row.phase == phase && row.direction == direction && !aqn &&
+            !numerics::IsInjection(row)) {
           operator_calls += counts.operator_calls;
         }
       }
@@ -63,6 +64,12 @@ ordered_json Injections(const numerics::NoiseCounters& counters) {
                                   [std::string(numerics::DirectionName(direction))];
       entry["operator_calls"] = operator_calls;
       entry.update(CountsOf(counters.Total(phase, direction)));
+      for (const auto role :
+           {TensorRole::kInputOperand, TensorRole::kWeightOperand, TensorRole::kInjectedOutput}) {
+        const numerics::ErrorStats injected = counters.Total(phase, direction, role);
+        if (injected.calls == 0) continue;
+        entry[std::string(numerics::TensorRoleName(role))] = CountsOf(injected);
+      }
       if (direction == numerics::Direction::kForward) continue;
       for (const auto role : {TensorRole::kGradInput, TensorRole::kGradWeight}) {
         entry[std::string(numerics::TensorRoleName(role))] =

@@ -64,7 +64,8 @@ model::TrainNoise PolicyTrainer::NoiseFor(numerics::Phase phase) const {
           .phase = phase,
           .draw = options_.noise.learner_noise(),
           .run_seed = options_.run_seed,
-          .optimizer_step = state_.optimizer_steps};
+          .optimizer_step = state_.optimizer_steps,
+          .policy_version = state_.step};
 }
 
 model::TrainAqn PolicyTrainer::AqnOf(uint64_t version) const {
@@ -97,6 +98,7 @@ absl::StatusOr<model::LogProbs> PolicyTrainer::Replay(std::span<const model::Tra
   pass.noise = NoiseFor(numerics::Phase::kRollout);
   pass.noise.draw = sampler.error ? numerics::LearnerNoise::kSame : numerics::LearnerNoise::kNone;
   pass.gradients = false;
+  if (other != nullptr) pass.noise.policy_version = sampler.version;
   if (sampler.rollout_aqn || options_.aqn.in_learner) pass.aqn = AqnOf(sampler.version);
   model::TrainModel* const model = other == nullptr ? model_.get() : other;
   return model->Forward(groups, pass, nullptr);

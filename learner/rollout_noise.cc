@@ -48,6 +48,20 @@ absl::StatusOr<numerics::NoiseCounters> RolloutCountsOf(const RolloutGroup& grou
                                                         count.direction(), " ", count.operator_(),
                                                         "', which is no row of the noise table"));
     }
+    numerics::NoiseRowId id = {.phase = *phase,
+                               .direction = *direction,
+                               .layer = count.layer(),
+                               .op = *op,
+                               .role = numerics::RoleInPass(*direction, *op)};
+    if (!count.tensor().empty()) {
+      id.role =
+          numerics::TensorRoleFromName(count.tensor()).value_or(numerics::TensorRole::kOutput);
+      if (!numerics::IsInjection(id)) {
+        return absl::FailedPreconditionError(
+            absl::StrCat("a count of the tensor '", count.tensor(),
+                         "', which is none that hw_error_injection perturbs"));
+      }
+    }
     numerics::NoiseRow row;
     row.operator_calls = count.calls();
     row.stats.calls = count.elements() > 0 ? count.calls() : 0;
@@ -56,12 +70,7 @@ absl::StatusOr<numerics::NoiseCounters> RolloutCountsOf(const RolloutGroup& grou
     row.stats.non_finite = count.non_finite();
     row.stats.sum_sq_error.Add(count.sum_sq_error());
     row.stats.sum_sq_value.Add(count.sum_sq_value());
-    counters.Add({.phase = *phase,
-                  .direction = *direction,
-                  .layer = count.layer(),
-                  .op = *op,
-                  .role = numerics::RoleInPass(*direction, *op)},
-                 row);
+    counters.Add(id, row);
   }
   return counters;
 }

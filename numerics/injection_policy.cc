@@ -81,6 +81,7 @@ std::optional<InjectionPoint> InjectionPointFromName(std::string_view name) {
 InjectionPolicy::InjectionPolicy(const InjectionSpec& spec, std::vector<std::string>* mistakes)
     : enabled_(spec.enabled),
       point_(spec.point),
+      name_(spec.Name()),
       fresh_(spec.learner_noise == LearnerNoise::kFresh) {
   if (!spec.format.has_value()) CheckError(spec, mistakes);
   if (HasWeight(spec.point)) weight_ = ErrorOf(spec, Operand::kWeight, mistakes);
@@ -90,6 +91,11 @@ InjectionPolicy::InjectionPolicy(const InjectionSpec& spec, std::vector<std::str
   if (std::count(phases_.begin(), phases_.end(), true) == 0) {
     mistakes->emplace_back("apply_during and learner_noise leave no phase");
   }
+}
+
+std::string InjectionSpec::Name() const {
+  return absl::StrFormat("%s %s", format ? DescribeFormat(*format) : DescribeError(error),
+                         InjectionPointName(point));
 }
 
 absl::Status InjectionPolicy::Check(const InjectionSpec& spec) {
@@ -139,8 +145,6 @@ const TensorError& InjectionPolicy::Error(Phase phase, Direction direction, Tens
   return acts ? OfRole(role) : none_;
 }
 
-bool InjectionPolicy::draws() const { return weight_.draws() || rows_.draws(); }
-
 uint64_t InjectionPolicy::RowKey(const InjectionDraw& draw, uint64_t scope) const {
   if (rows_.rounds_stochastically()) {
     return base::StochasticRoundingKey(draw.seed, scope, Subscope(draw));
@@ -168,7 +172,7 @@ InjectionPolicy InjectionPolicy::ForEvaluation() const {
 }
 
 std::string InjectionPolicy::ActionText() const {
-  std::string text = Name();
+  std::string text = name_;
   const TensorError& error = HasWeight(point_) ? weight_ : rows_;
   if (!error.is_format()) {
     absl::StrAppendFormat(&text, " %a", static_cast<double>(error.error().strength));
@@ -202,11 +206,6 @@ std::string InjectionPolicy::Describe() const {
   return absl::StrFormat("%s on %s of %s in %s", (HasWeight(point_) ? weight_ : rows_).Describe(),
                          kOn[static_cast<size_t>(point_)], selection_.Describe(),
                          absl::StrJoin(phases, ", "));
-}
-
-std::string InjectionPolicy::Name() const {
-  const TensorError& error = HasWeight(point_) ? weight_ : rows_;
-  return absl::StrFormat("%s %s", error.Describe(), InjectionPointName(point_));
 }
 
 }  // namespace temper::numerics

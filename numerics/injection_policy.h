@@ -42,6 +42,8 @@ struct InjectionSpec {
 
   // What it does depends on a draw.
   bool draws() const { return format ? format->stochastic_rounding : error.random(); }
+  // "mxfp4 weight", for tables.
+  std::string Name() const;
 };
 
 // Names the draws of a pass.
@@ -77,7 +79,6 @@ class InjectionPolicy final {
   bool Selects(Operator op, int layer) const { return selection_.Contains(op, layer); }
   // What acts on a role wherever the block acts.
   const TensorError& OfRole(TensorRole role) const;
-  bool draws() const;
 
   // The key of the draws of a group's rows. scope: group_index, in an evaluation the question.
   uint64_t RowKey(const InjectionDraw& draw, uint64_t scope) const;
@@ -96,8 +97,6 @@ class InjectionPolicy final {
   std::string FingerprintText() const;
   // "mxfp4 on weights of q k v in rollout, train".
   std::string Describe() const;
-  // "mxfp4 weight", for tables.
-  std::string Name() const;
 
  private:
   // All but the selection.
@@ -107,7 +106,8 @@ class InjectionPolicy final {
 
   bool enabled_ = false;
   InjectionPoint point_ = InjectionPoint::kWeight;
-  bool fresh_ = false;  // enters the fingerprint
+  std::string name_;    // InjectionSpec::Name
+  bool fresh_ = false;  // the learner's draws are its own; enters the fingerprint
   std::array<bool, kPhaseCount> phases_ = {};
   RowSelection selection_;
   TensorError weight_;  // of weights

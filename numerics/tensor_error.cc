@@ -1,10 +1,7 @@
 #include "numerics/tensor_error.h"
 
 #include <algorithm>
-#include <string_view>
-#include <vector>
 
-#include "absl/strings/str_join.h"
 #include "services/base/check.h"
 
 namespace temper::numerics {
@@ -63,14 +60,7 @@ absl::Status TensorError::PerturbWeight(const float* w, int64_t out_features, in
 }
 
 std::string TensorError::Describe() const {
-  if (!quantizer_.has_value()) return DescribeError(error_);
-  const FormatSpec& spec = quantizer_->spec();
-  std::vector<std::string> more;
-  if (spec.block_2d) more.emplace_back("32 x 32 tiles");
-  if (spec.stochastic_rounding) more.emplace_back("stochastic rounding");
-  std::string text(NumberFormatName(spec.format));
-  if (!more.empty()) text += " (" + absl::StrJoin(more, ", ") + ")";
-  return text;
+  return quantizer_.has_value() ? DescribeFormat(quantizer_->spec()) : DescribeError(error_);
 }
 
 }  // namespace temper::numerics

@@ -108,6 +108,10 @@ absl::StatusOr<std::vector<OutcomeRow>> OutcomesOf(const v1::ReportEvalItemReque
 EvalInjections InjectionsOf(const v1::ReportEvalItemRequest& request) {
   EvalInjections sum;
   for (const v1::InjectionCount& count : request.injections()) {
+    if (!count.tensor().empty()) {
+      sum.injected_elements += count.elements();
+      continue;
+    }
     sum.elements += count.elements();
     sum.sum_sq_error += count.sum_sq_error();
     sum.sum_sq_value += count.elements() > 0 ? count.sum_sq_value() : 0.0;

@@ -7,6 +7,7 @@
 #include "orchestrator/coordinator.h"
 #include "services/base/log.h"
 #include "services/base/status_macros.h"
+#include "services/config/injection_plan.h"
 
 namespace temper::orchestrator {
 namespace {
@@ -146,6 +147,7 @@ absl::StatusOr<std::optional<SummaryInputs>> Coordinator::SummaryDue() {
   inputs.config_fingerprint = plan_.fingerprint;
   inputs.reward_rule = plan_.config.reward().rule();
   inputs.error_type = plan_.config.trainer().noisy_ops().error_type();
+  inputs.injection = config::InjectionName(plan_.config);
   inputs.timeline = ledger_->timeline();
   inputs.steps_closed = ledger_->steps_closed();
   inputs.planned_steps = plan_.step.planned_steps;
@@ -211,6 +213,7 @@ void Coordinator::FillEvaluations(v1::GetStatusReply* reply) {
     row->set_version(result.version);
     row->set_error_scale(result.error_scale);
     row->set_noise_seed(result.noise_seed);
+    row->set_injected(result.injected);
     row->set_questions(result.questions);
     row->set_done(static_cast<uint32_t>(result.outcomes.size()));
     double sum = 0;

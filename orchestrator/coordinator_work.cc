@@ -140,6 +140,7 @@ absl::Status Coordinator::LeaseItem(const LeaseDecision& decision, const Member&
   item.set_version(spec.version);
   item.set_error_scale(spec.error_scale);
   item.set_noise_seed(spec.noise_seed);
+  item.set_injected(spec.injected);
   item.set_first_question(spec.first_question);
   item.set_temperature(config.eval().temperature());
   item.set_max_completion_tokens(config.eval().max_completion_tokens());
@@ -267,11 +268,12 @@ absl::Status Coordinator::TakeOutcomes(const v1::ReportEvalItemRequest& request,
                                        const EvalItemRow& item, v1::ReportEvalItemReply* reply) {
   TEMPER_ASSIGN_OR_RETURN(const std::vector<OutcomeRow> outcomes, OutcomesOf(request, item.spec));
   const EvalInjections injections = InjectionsOf(request);
-  const bool wanted = item.spec.error_scale > 0;
-  if (wanted != (injections.elements > 0)) {
-    reply->set_reason(absl::StrCat("error scale ", item.spec.error_scale,
-                                   ", but the operators saw ", injections.elements,
-                                   " perturbed elements"));
+  if ((item.spec.error_scale > 0) != (injections.elements > 0) ||
+      item.spec.injected != (injections.injected_elements > 0)) {
+    reply->set_reason(absl::StrCat(
+        "error scale ", item.spec.error_scale, item.spec.injected ? " with" : " without",
+        " injection, but the operators saw ", injections.elements, " perturbed elements and ",
+        injections.injected_elements, " injected ones"));
     return FailItem(item.item_index, Ending::kGenerationFailed, reply->reason());
   }
   const EvalItemSpec spec = item.spec;

@@ -159,6 +159,7 @@ absl::Status EvalLedger::Finish(uint64_t item_index, const std::vector<OutcomeRo
   EvalItemRow item = *known;
   item.state = EvalState::kDone;
   item.elements = injections.elements;
+  item.injected_elements = injections.injected_elements;
   item.sum_sq_error = injections.sum_sq_error;
   item.sum_sq_value = injections.sum_sq_value;
   TEMPER_RETURN_IF_ERROR(store_->Transact(Durability::kDurable, [&]() -> absl::Status {
@@ -212,8 +213,8 @@ absl::StatusOr<std::vector<EvalResult>> EvalLedger::Results() {
     const EvalItemSpec& spec = item.spec;
     if (results.empty() || results.back().version != spec.version ||
         results.back().error_scale != spec.error_scale ||
-        results.back().noise_seed != spec.noise_seed) {
-      results.push_back({spec.version, spec.error_scale, spec.noise_seed});
+        results.back().noise_seed != spec.noise_seed || results.back().injected != spec.injected) {
+      results.push_back({spec.version, spec.error_scale, spec.noise_seed, spec.injected});
     }
     EvalResult& result = results.back();
     result.questions += spec.questions;
@@ -221,6 +222,7 @@ absl::StatusOr<std::vector<EvalResult>> EvalLedger::Results() {
     TEMPER_ASSIGN_OR_RETURN(const std::vector<OutcomeRow> outcomes, store_->Outcomes(index));
     result.outcomes.insert(result.outcomes.end(), outcomes.begin(), outcomes.end());
     result.injections.elements += item.elements;
+    result.injections.injected_elements += item.injected_elements;
     result.injections.sum_sq_error += item.sum_sq_error;
     result.injections.sum_sq_value += item.sum_sq_value;
   }

@@ -21,16 +21,18 @@ namespace temper::orchestrator {
 
 // What the operators of one item counted, from inside.
 struct EvalInjections {
-  uint64_t elements = 0;
+  uint64_t elements = 0;           // offered to the operators' errors
+  uint64_t injected_elements = 0;  // offered to hw_error_injection
   double sum_sq_error = 0;
   double sum_sq_value = 0;
 };
 
-// Results of one (version, error scale, noise seed).
+// Results of one (version, error scale, noise seed), under hw_error_injection or not.
 struct EvalResult {
   uint64_t version = 0;
   double error_scale = 0;
   uint64_t noise_seed = 0;
+  bool injected = false;
   uint32_t questions = 0;            // planned
   std::vector<OutcomeRow> outcomes;  // of the items that are done, by question
   EvalInjections injections;

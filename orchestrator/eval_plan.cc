@@ -24,16 +24,17 @@ EvalDue DecideEvalDue(const EvalPlan& plan, uint64_t version) {
 std::vector<EvalItemSpec> PlanEvalItems(const EvalPlan& plan, uint64_t version) {
   std::vector<EvalItemSpec> items;
   const uint32_t step = std::max(1u, plan.questions_per_item);
-  for (double scale : plan.error_scales) {
-    const uint64_t seeds = scale == 0.0 ? 1 : std::max(1u, plan.noise_seeds);
-    for (uint64_t seed = 1; seed <= seeds; ++seed) {
+  const auto add = [&](double scale, uint64_t seeds, bool injected) {
+    for (uint64_t seed = 1; seed <= std::max<uint64_t>(1, seeds); ++seed) {
       for (uint64_t first = 0; first < plan.questions; first += step) {
         const uint32_t count =
             static_cast<uint32_t>(std::min<uint64_t>(step, plan.questions - first));
-        items.push_back({version, scale, seed, static_cast<uint32_t>(first), count});
+        items.push_back({version, scale, seed, static_cast<uint32_t>(first), count, injected});
       }
     }
-  }
+  };
+  for (double scale : plan.error_scales) add(scale, scale == 0.0 ? 1 : plan.noise_seeds, false);
+  if (plan.injected_scale) add(*plan.injected_scale, plan.injected_seeds, true);
   return items;
 }
 

@@ -5,7 +5,7 @@
 namespace temper::orchestrator {
 namespace {
 
-constexpr uint64_t kSchema = 1;
+constexpr uint64_t kSchema = 2;
 constexpr size_t kProbeBytes = 64 << 10;
 constexpr char kTables[] = R"sql(
 CREATE TABLE IF NOT EXISTS facts(name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS members(member_id TEXT PRIMARY KEY, role INTEGER, inc
 CREATE TABLE IF NOT EXISTS eval_items(item_index INTEGER PRIMARY KEY, version INTEGER,
   error_scale REAL, noise_seed INTEGER, first_question INTEGER, questions INTEGER, state INTEGER,
   attempts INTEGER, worker TEXT, incarnation INTEGER, ready_at INTEGER, elements INTEGER,
-  sum_sq_error REAL, sum_sq_value REAL);
+  sum_sq_error REAL, sum_sq_value REAL, injected INTEGER, injected_elements INTEGER);
 CREATE TABLE IF NOT EXISTS eval_outcomes(item_index INTEGER, question INTEGER, accuracy REAL,
   strict REAL, flexible REAL, numeric REAL, truncated INTEGER, completion_tokens INTEGER,
   extracted TEXT, PRIMARY KEY(item_index, question)) WITHOUT ROWID;
@@ -322,24 +322,30 @@ absl::StatusOr<Members> LedgerStore::LoadMembers(absl::Time last_heard) {
 absl::Status LedgerStore::PutEvalItem(const EvalItemRow& item) {
   return database_->Run(
       "INSERT OR REPLACE INTO eval_items "
-      "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+      "VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
       item.item_index, item.spec.version, item.spec.error_scale, item.spec.noise_seed,
       item.spec.first_question, item.spec.questions, static_cast<int64_t>(item.state),
       item.attempts, item.worker, item.incarnation, Nanos(item.ready_at), item.elements,
-      item.sum_sq_error, item.sum_sq_value);
+      item.sum_sq_error, item.sum_sq_value, item.spec.injected ? 1 : 0, item.injected_elements);
 }
 
 absl::StatusOr<std::vector<EvalItemRow>> LedgerStore::EvalItems() {
   std::vector<EvalItemRow> items;
   TEMPER_RETURN_IF_ERROR(database_->Query(
       "SELECT item_index, version, error_scale, noise_seed, first_question, questions, state, "
-      "attempts, worker, incarnation, ready_at, elements, sum_sq_error, sum_sq_value "
+      "attempts, worker, incarnation, ready_at, elements, sum_sq_error, sum_sq_value, injected, "
+      "injected_elements "
       "FROM eval_items ORDER BY item_index",
       [&](const SqlRow& row) {
         EvalItemRow item;
         item.item_index = row.Unsigned(0);
-        item.spec = {row.Unsigned(1), row.Real(2), row.Unsigned(3),
-                     static_cast<uint32_t>(row.Int(4)), static_cast<uint32_t>(row.Int(5))};
+        item.spec = {row.Unsigned(1),
+                     row.Real(2),
+                     row.Unsigned(3),
+                     static_cast<uint32_t>(row.Int(4)),
+                     static_cast<uint32_t>(row.Int(5)),
+                     row.Int(14) != 0};
+        item.injected_elements = row.Unsigned(15);
         item.state = static_cast<EvalState>(row.Int(6));
         item.attempts = static_cast<uint32_t>(row.Int(7));
         item.worker = row.Text(8);

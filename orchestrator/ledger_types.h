@@ -100,6 +100,7 @@ struct EvalItemRow {
   uint64_t elements = 0;
   double sum_sq_error = 0;
   double sum_sq_value = 0;
+  uint64_t injected_elements = 0;  // of hw_error_injection
 };
 
 // Scores of one question. Accuracies are 0 or 1.

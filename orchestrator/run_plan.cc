@@ -4,6 +4,7 @@
 
 #include "prompts/dataset_config.h"
 #include "services/base/status_macros.h"
+#include "services/config/injection_plan.h"
 #include "services/config/noise_plan.h"
 #include "services/config/run_config.h"
 
@@ -26,6 +27,10 @@ EvalPlan EvalPlanOf(const v1::RunConfig& config, const prompts::PromptSource& qu
   const bool one_error = noisy.noise_key() == "frozen" || (error.ok() && !error->random());
   const bool seeds_repeat = one_error && eval.temperature() == 0;
   plan.noise_seeds = seeds_repeat ? 1 : eval.noise_seeds();
+  if (const auto injected = config::InjectedEvaluationOf(config)) {
+    plan.injected_scale = injected->error_scale;
+    plan.injected_seeds = injected->noise_seeds;
+  }
   plan.questions_per_item = eval.questions_per_item();
   plan.every = eval.every();
   plan.planned_steps = config.trainer().total_updates();

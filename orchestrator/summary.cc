@@ -46,6 +46,7 @@ Json EvaluationJson(const EvalResult& result) {
   Json json;
   json["version"] = result.version;
   json["error_scale"] = result.error_scale;
+  json["injected"] = result.injected;
   json["noise_seed"] = result.noise_seed;
   json["n"] = result.questions;
   json["done"] = done;
@@ -60,16 +61,24 @@ Json EvaluationJson(const EvalResult& result) {
   json["achieved_error_scale"] =
       counts.sum_sq_value > 0 ? std::sqrt(counts.sum_sq_error / counts.sum_sq_value) : 0.0;
   json["perturbed_elements"] = counts.elements;
+  json["injected_elements"] = counts.injected_elements;
   return json;
 }
 
-// By error scale, then version; a cell misses where a seed of it is incomplete.
-std::map<double, std::map<uint64_t, Cell>> CellsOf(const std::vector<EvalResult>& results) {
-  std::map<double, std::map<uint64_t, Cell>> cells;
+// The error that an evaluation names: those without injection come first.
+struct EvalError {
+  bool injected = false;
+  double scale = 0.0;
+  friend auto operator<=>(const EvalError&, const EvalError&) = default;
+};
+
+// By error, then version; a cell misses where a seed of it is incomplete.
+std::map<EvalError, std::map<uint64_t, Cell>> CellsOf(const std::vector<EvalResult>& results) {
+  std::map<EvalError, std::map<uint64_t, Cell>> cells;
   for (const EvalResult& result : results) {
-    cells[result.error_scale][result.version].seeds.push_back(&result);
+    cells[{result.injected, result.error_scale}][result.version].seeds.push_back(&result);
   }
-  for (auto& [scale, versions] : cells) {
+  for (auto& [error, versions] : cells) {
     for (auto it = versions.begin(); it != versions.end();) {
       Cell& cell = it->second;
       if (!std::all_of(cell.seeds.begin(), cell.seeds.end(),
@@ -89,10 +98,12 @@ std::map<double, std::map<uint64_t, Cell>> CellsOf(const std::vector<EvalResult>
   return cells;
 }
 
-absl::StatusOr<Json> ScaleJson(double scale, uint64_t version, const Cell& cell, uint64_t seed) {
+absl::StatusOr<Json> ScaleJson(const EvalError& error, uint64_t version, const Cell& cell,
+                               uint64_t seed) {
   Json json;
   json["version"] = version;
-  json["error_scale"] = scale;
+  json["error_scale"] = error.scale;
+  json["injected"] = error.injected;
   json["noise_seeds"] = cell.seeds.size();
   json["n"] = cell.means.size() * cell.seeds.size();
   json["accuracy"] = numerics::Mean(cell.means);
@@ -111,12 +122,14 @@ absl::StatusOr<Json> ScaleJson(double scale, uint64_t version, const Cell& cell,
   return json;
 }
 
-absl::StatusOr<Json> PairedJson(double scale, const std::pair<uint64_t, const Cell*>& first,
+absl::StatusOr<Json> PairedJson(const EvalError& error,
+                                const std::pair<uint64_t, const Cell*>& first,
                                 const std::pair<uint64_t, const Cell*>& last, uint64_t seed) {
   TEMPER_ASSIGN_OR_RETURN(const numerics::BootstrapResult spread,
                           numerics::PairedBootstrap(first.second->means, last.second->means, seed));
   Json json;
-  json["error_scale"] = scale;
+  json["error_scale"] = error.scale;
+  json["injected"] = error.injected;
   json["first_version"] = first.first;
   json["last_version"] = last.first;
   json["questions"] = spread.questions;
@@ -165,6 +178,7 @@ absl::StatusOr<std::string> SummaryJson(const SummaryInputs& inputs) {
   json["config_fingerprint"] = absl::StrFormat("%016x", inputs.config_fingerprint);
   json["reward_rule"] = inputs.reward_rule;
   json["error_type"] = inputs.error_type;
+  if (!inputs.injection.empty()) json["injection"] = inputs.injection;
   json["timeline"] = inputs.timeline;
   json["steps"] = inputs.steps_closed;
   json["planned_steps"] = inputs.planned_steps;
@@ -177,16 +191,16 @@ absl::StatusOr<std::string> SummaryJson(const SummaryInputs& inputs) {
   }
   json["by_scale"] = Json::array();
   json["paired"] = Json::array();
-  for (const auto& [scale, versions] : CellsOf(inputs.evaluations)) {
+  for (const auto& [error, versions] : CellsOf(inputs.evaluations)) {
     for (const auto& [version, cell] : versions) {
-      TEMPER_ASSIGN_OR_RETURN(Json row, ScaleJson(scale, version, cell, inputs.seed));
+      TEMPER_ASSIGN_OR_RETURN(Json row, ScaleJson(error, version, cell, inputs.seed));
       json["by_scale"].push_back(std::move(row));
     }
     if (versions.size() < 2) continue;
     const auto first = versions.begin();
     const auto last = std::prev(versions.end());
     if (first->second.means.size() != last->second.means.size()) continue;
-    TEMPER_ASSIGN_OR_RETURN(Json row, PairedJson(scale, {first->first, &first->second},
+    TEMPER_ASSIGN_OR_RETURN(Json row, PairedJson(error, {first->first, &first->second},
                                                  {last->first, &last->second}, inputs.seed));
     json["paired"].push_back(std::move(row));
   }

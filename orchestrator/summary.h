@@ -21,6 +21,7 @@ struct SummaryInputs {
   uint64_t config_fingerprint = 0;
   std::string reward_rule;  // accuracy is by this rule; the other two are reported beside it
   std::string error_type;   // of which every error_scale is the strength
+  std::string injection;    // "mxfp4 weight"; empty: the run has none
   uint64_t timeline = 0;
   uint64_t steps_closed = 0;
   uint64_t planned_steps = 0;
@@ -32,12 +33,15 @@ struct SummaryInputs {
 };
 
 // Several lines of JSON with the keys
-//   run_id, state, failure_reason, seed, config_fingerprint, reward_rule, error_type, timeline,
-//   steps, planned_steps, steps_skipped, wall_seconds, groups {opened, attempts_leased, <ending>},
-//   evaluations [{version, error_scale, noise_seed, n, done, accuracy, interval, strict, flexible,
-//     numeric, truncated_ratio, completion_tokens_mean, achieved_error_scale}],
-//   by_scale [{version, error_scale, noise_seeds, n, accuracy, interval, interval_method}],
-//   paired [{error_scale, first_version, last_version, questions, noise_seeds, before, after,
+//   run_id, state, failure_reason, seed, config_fingerprint, reward_rule, error_type, injection,
+//   timeline, steps, planned_steps, steps_skipped, wall_seconds, groups {opened, attempts_leased,
+//   <ending>}, evaluations [{version, error_scale, injected, noise_seed, n, done, accuracy,
+//   interval, strict, flexible,
+//     numeric, truncated_ratio, completion_tokens_mean, achieved_error_scale,
+//     perturbed_elements, injected_elements}],
+//   by_scale [{version, error_scale, injected, noise_seeds, n, accuracy, interval,
+//   interval_method}], paired [{error_scale, injected, first_version, last_version, questions,
+//   noise_seeds, before, after,
 //     difference, interval, p_value, test, only_before, only_after}].
 // Intervals are 95 %: Wilson for one noise seed; with several, the percentile bootstrap over
 // questions of each question's mean over seeds. Paired: McNemar's exact test for one noise seed,

@@ -69,12 +69,14 @@ class EngineSampler final : public Sampler {
                             setup_.lora.enabled() ? model::WithZeroAdapter(base_, setup_.lora)
                                                   : model::ZeroParameters(setup_.model));
     TEMPER_RETURN_IF_ERROR(FillFrom(version, &parameters));
-    TEMPER_ASSIGN_OR_RETURN(const numerics::AqnReport report,
-                            engine_->Install(parameters, manifest.version(),
-                                             {.plan = &setup_.aqn,
-                                              .sigma = manifest.aqn().sigma(),
-                                              .step = static_cast<int64_t>(manifest.aqn().step()),
-                                              .run_seed = setup_.config.seed()}));
+    TEMPER_ASSIGN_OR_RETURN(
+        const numerics::AqnReport report,
+        engine_->Install(parameters, manifest.version(),
+                         {.plan = &setup_.aqn,
+                          .sigma = manifest.aqn().sigma(),
+                          .step = static_cast<int64_t>(manifest.aqn().step()),
+                          .run_seed = setup_.config.seed()},
+                         {.policy = &setup_.policy.injection(), .run_seed = setup_.config.seed()}));
     if (manifest.aqn().sigma() > 0.0 && report.norms_touched == 0) {
       return absl::FailedPreconditionError(
           absl::StrCat("version ", manifest.version(), " is to be sampled under AQN sigma ",

@@ -25,6 +25,9 @@ void AddCounters(const numerics::NoiseCounters& counters,
     count.set_direction(std::string(numerics::DirectionName(id.direction)));
     count.set_layer(id.layer);
     count.set_operator_(std::string(numerics::OperatorName(id.op)));
+    if (numerics::IsInjection(id)) {
+      count.set_tensor(std::string(numerics::TensorRoleName(id.role)));
+    }
     count.set_calls(row.operator_calls);
     count.set_elements(row.stats.elements);
     count.set_elements_changed(row.stats.changed);
@@ -108,9 +111,9 @@ absl::Status PlanBatch(const RunSetup& setup, const v1::Lease& lease, PlannedBat
   const bool evaluation = lease.has_eval();
   if (evaluation) {
     const v1::EvalItem& item = lease.eval();
-    TEMPER_ASSIGN_OR_RETURN(
-        batch->evaluation_policy,
-        config::EvaluationPolicyFromConfig(setup.config, setup.shape, item.error_scale()));
+    TEMPER_ASSIGN_OR_RETURN(batch->evaluation_policy,
+                            config::EvaluationPolicyFromConfig(
+                                setup.config, setup.shape, item.error_scale(), item.injected()));
     request.policy = &batch->evaluation_policy;
     request.phase = numerics::Phase::kEval;
     request.seed = item.noise_seed();
@@ -228,13 +231,15 @@ v1::SubmitGroupRequest SubmissionFor(const RunSetup& setup, const GeneratedLease
 }
 
 absl::Status CheckEvalNoise(const RunSetup& setup, const GeneratedLease& generated) {
+  const v1::EvalItem& item = generated.lease.eval();
   TEMPER_ASSIGN_OR_RETURN(const numerics::NoisePolicy policy,
                           config::EvaluationPolicyFromConfig(setup.config, setup.shape,
-                                                             generated.lease.eval().error_scale()));
+                                                             item.error_scale(), item.injected()));
   numerics::NoiseCounters counters;
   for (const model::GeneratedGroup& group : generated.result.groups) counters.Merge(group.counters);
   for (const auto& [id, row] : counters.rows()) {
-    if (id.role == numerics::TensorRole::kWeightOperand && row.stats.changed > 0) {
+    if (id.role == numerics::TensorRole::kWeightOperand && !numerics::IsInjection(id) &&
+        row.stats.changed > 0) {
       return absl::FailedPreconditionError(absl::StrCat("noise row ", numerics::NoiseRowName(id),
                                                         ": an evaluation has no AQN, but ",
                                                         row.stats.changed, " channels changed"));

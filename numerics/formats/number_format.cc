@@ -64,6 +64,14 @@ std::optional<ScaleSpan> ScaleSpanFromName(std::string_view name) {
   return std::nullopt;
 }
 
+std::string DescribeFormat(const FormatSpec& spec) {
+  std::string text(NumberFormatName(spec.format));
+  if (spec.block_2d) text += " (32 x 32 tiles";
+  if (spec.stochastic_rounding) text += spec.block_2d ? ", " : " (";
+  if (spec.stochastic_rounding) text += "stochastic rounding";
+  return spec.block_2d || spec.stochastic_rounding ? text + ")" : text;
+}
+
 int64_t BlockSize(NumberFormat format) {
   switch (format) {
     case NumberFormat::kMxfp4:

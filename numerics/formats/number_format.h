@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -44,6 +45,9 @@ struct FormatSpec {
   bool block_2d = false;             // MXFP4 weights: one scale per 32 x 32 tile
   bool stochastic_rounding = false;  // E[Q(x)] = x inside the range, by keyed draws
 };
+
+// "mxfp4", "mxfp4 (32 x 32 tiles, stochastic rounding)".
+std::string DescribeFormat(const FormatSpec& spec);
 
 // The format's block size along a row: 32, 16, 128.
 int64_t BlockSize(NumberFormat format);

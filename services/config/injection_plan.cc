@@ -61,6 +61,11 @@ absl::StatusOr<numerics::InjectionPolicy> InjectionFromConfig(const v1::RunConfi
   return numerics::InjectionPolicy::Create(spec, shape);
 }
 
+std::string InjectionName(const v1::RunConfig& config) {
+  const absl::StatusOr<numerics::InjectionSpec> spec = InjectionSpecFromConfig(config);
+  return spec.ok() && spec->enabled ? spec->Name() : std::string();
+}
+
 std::optional<InjectedEvaluation> InjectedEvaluationOf(const v1::RunConfig& config) {
   const absl::StatusOr<numerics::InjectionSpec> spec = InjectionSpecFromConfig(config);
   if (!spec.ok() || !spec->enabled) return std::nullopt;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "numerics/injection_policy.h"
@@ -27,5 +28,8 @@ struct InjectedEvaluation {
 };
 // nullopt where the block is off or its names are none.
 std::optional<InjectedEvaluation> InjectedEvaluationOf(const v1::RunConfig& config);
+
+// "mxfp4 weight", for tables; empty where the block is off or its names are none.
+std::string InjectionName(const v1::RunConfig& config);
 
 }  // namespace temper::config

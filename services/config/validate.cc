@@ -246,8 +246,6 @@ std::vector<std::string> Unbuilt(const v1::RunConfig& config) {
     if (asked) lines.push_back(absl::StrCat(what, ": not built yet; `temper run` refuses it"));
   };
   const v1::TrainerConfig& t = config.trainer();
-  note(t.hw_error_injection().enabled(),
-       absl::StrCat("trainer.hw_error_injection (", t.hw_error_injection().error_type(), ")"));
   note(t.noisy_ops().enabled() && t.noisy_ops().all_ops(), "trainer.noisy_ops.all_ops");
   note(t.noise_injection().enabled() && t.noise_injection().draw() != "per_version",
        absl::StrCat("trainer.noise_injection.draw ", t.noise_injection().draw()));

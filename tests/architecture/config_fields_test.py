@@ -23,6 +23,10 @@ READERS = {
         TrainerConfig epochs updates_per_epoch learner_noise null_arm""",
     "services/config/lora_selection.cc": """
         LoraConfig enabled rank alpha target_modules exclude_modules""",
+    "services/config/injection_plan.cc": """
+        HwErrorInjectionConfig enabled error_scale error_type injection_point target_modules
+            exclude_modules target_layers apply_during deadzone_threshold stochastic_rounding
+            block_2d fault_magnitude spike_probability relative""",
     "services/config/defaults.cc": """
         NoiseInjectionConfig epoch_aware""",
     "prompts/dataset_config.cc": """
@@ -74,11 +78,10 @@ READERS = {
         TrainerConfig device
         DapoConfig kl_coefficient
         NoiseInjectionConfig target_modules force
-        HwErrorInjectionConfig enabled error_type injection_point apply_during
         WeightsConfig broadcaster""",
 }
 # Messages that are refused whole, by this expression of Unbuilt.
-REFUSED_WHOLE = {"HwErrorInjectionConfig": "t.hw_error_injection().enabled()"}
+REFUSED_WHOLE = {}
 
 # Structs between configuration and use: every member is looked at outside of the file that fills it.
 OPTIONS = {"learner/learner_options.h": ("LearnerOptions", "learner"),

@@ -84,6 +84,22 @@ TEST(SummaryTableTest, NamesTheErrorAndCallsOnlyAShareAPercentage) {
   EXPECT_THAT(*table, Not(HasSubstr("10 %")));
 }
 
+TEST(SummaryTableTest, NamesTheInjectionOfAnEvaluation) {
+  const auto table = SummaryTable(
+      R"({"reward_rule": "strict", "error_type": "relative_gaussian", "injection": "mxfp4 weight",
+          "steps": 1, "steps_skipped": 0, "wall_seconds": 2.0, "by_scale": [
+            {"version": 0, "error_scale": 0.0, "accuracy": 0.5, "interval": [0.4, 0.6]},
+            {"version": 0, "error_scale": 0.0, "injected": true, "accuracy": 0.3,
+             "interval": [0.2, 0.4]},
+            {"version": 0, "error_scale": 0.1, "injected": true, "accuracy": 0.2,
+             "interval": [0.1, 0.3]}]})",
+      "runs/x");
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_THAT(*table, HasSubstr("\n0 %                  50.0 % [40.0, 60.0]"));
+  EXPECT_THAT(*table, HasSubstr("\nmxfp4 weight         30.0 % [20.0, 40.0]"));
+  EXPECT_THAT(*table, HasSubstr("\nmxfp4 weight, 10 %   20.0 % [10.0, 30.0]"));
+}
+
 TEST(SummaryTableTest, RefusesARecordThatIsNone) {
   EXPECT_FALSE(SummaryTable("nonsense", "runs/x").ok());
   EXPECT_FALSE(SummaryTable(R"({"by_scale": [{"version": 0}]})", "runs/x").ok());

@@ -9,6 +9,7 @@
 
 #include "services/config/derived.h"
 #include "services/config/idle_fields.h"
+#include "services/config/injection_plan.h"
 #include "services/config/noise_plan.h"
 #include "tests/unit/config/run_config_fixture.h"
 
@@ -113,8 +114,78 @@ TEST_F(RunConfigTest, FindingsTemplatesLoadAsTheyStand) {
 
   const auto quantized = LoadRunConfig(Write(kQuantizationTemplate));
   ASSERT_TRUE(quantized.ok()) << quantized.status();
-  ASSERT_EQ(Unbuilt(*quantized).size(), 1u);
-  EXPECT_THAT(Unbuilt(*quantized)[0], HasSubstr("mxfp4"));
+  EXPECT_THAT(Unbuilt(*quantized), IsEmpty());
+  EXPECT_EQ(quantized->trainer().hw_error_injection().injection_point(), "weight");
+  // AQN stands between sampler and learner, the replayed injection does not.
+  EXPECT_EQ(quantized->trainer().dapo().importance_sampling(), "token");
+  const auto alone =
+      LoadRunConfig(Write(kQuantizationTemplate), {"trainer.noise_injection.enabled=false"});
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  EXPECT_EQ(alone->trainer().dapo().importance_sampling(), "none");
+}
+
+TEST_F(RunConfigTest, AnInjectionThatCannotBeIsRefusedWithTheReason) {
+  const auto with = [&](const std::string& block) {
+    return MistakesOf(std::string(kMinimal) + "trainer: {hw_error_injection: {enabled: true, " +
+                      block + "}}\n");
+  };
+  EXPECT_THAT(with("error_type: mxfp5"), HasSubstr("trainer.hw_error_injection.error_type"));
+  EXPECT_THAT(with("injection_point: nowhere"), HasSubstr("'nowhere' is none of"));
+  EXPECT_THAT(with("injection_point: input, block_2d: true"), HasSubstr("block_2d"));
+  EXPECT_THAT(with("error_type: nvfp4, block_2d: true"), HasSubstr("block_2d"));
+  EXPECT_THAT(with("error_type: relative_gaussian"),
+              HasSubstr("error_scale is 0; say null_arm: true"));
+  EXPECT_THAT(with("error_type: relative_gaussian, error_scale: 1e-12"),
+              HasSubstr("below the precision of float32"));
+  EXPECT_THAT(with("error_type: relative_gaussian, error_scale: 0.1, stochastic_rounding: true"),
+              HasSubstr("stochastic_rounding: has no effect"));
+  EXPECT_THAT(with("error_scale: 0.1"),
+              HasSubstr("error_scale: has no effect on error_type mxfp4"));
+  EXPECT_THAT(with("error_type: saturation, error_scale: 0.1"), HasSubstr("has no effect"));
+  EXPECT_THAT(MistakesOf(std::string(kMinimal) +
+                         "trainer: {learner_noise: none, hw_error_injection: {enabled: true, "
+                         "apply_during: training}}\n"),
+              HasSubstr("leave no phase"));
+  EXPECT_THAT(MistakesOf(std::string(kMinimal) +
+                         "trainer: {learner_noise: fresh, hw_error_injection: {enabled: true}}\n"),
+              HasSubstr("it draws nothing"));
+}
+
+TEST_F(RunConfigTest, AnInjectionIsPartOfTheNoiseThatTheModelIsCheckedFor) {
+  const auto policy = [&](const std::string& block) {
+    const auto config = LoadRunConfig(Write(
+        std::string(kMinimal) + "trainer: {hw_error_injection: {enabled: true, " + block + "}}\n"));
+    EXPECT_TRUE(config.ok()) << config.status();
+    return NoisePolicyFromConfig(*config, {.num_layers = 4});
+  };
+  EXPECT_THAT(std::string(policy("target_modules: [layers.9]").status().message()),
+              HasSubstr("selects no operator"));
+  EXPECT_THAT(std::string(policy("target_layers: [4]").status().message()), HasSubstr("0 .. 3"));
+  EXPECT_THAT(std::string(policy("exclude_modules: [self_attn, mlp]").status().message()),
+              HasSubstr("leave no operator"));
+  const auto one = policy("target_layers: [0, 1]"), other = policy("target_layers: [0, 2]");
+  ASSERT_TRUE(one.ok() && other.ok());
+  EXPECT_NE(NoiseId(*one, {}), NoiseId(*other, {}));
+  EXPECT_THAT(one->injection().Describe(), HasSubstr("mxfp4 on weights of q[0,1] k[0,1]"));
+}
+
+TEST_F(RunConfigTest, ARunWithAnInjectionIsEvaluatedUnderIt) {
+  const auto evaluation = [&](const std::string& trainer) {
+    const auto config =
+        LoadRunConfig(Write(std::string(kMinimal) + "trainer: {" + trainer + "}\n"));
+    EXPECT_TRUE(config.ok()) << config.status();
+    return InjectedEvaluationOf(*config);
+  };
+  EXPECT_FALSE(evaluation("noisy_ops: {enabled: true}").has_value());
+  EXPECT_EQ(evaluation("hw_error_injection: {enabled: true}")->error_scale, 0.0);
+  EXPECT_EQ(evaluation("hw_error_injection: {enabled: true}")->noise_seeds, 1u);
+  const auto both = evaluation(
+      "noisy_ops: {enabled: true, error_scale: 0.2}, hw_error_injection: {enabled: true}");
+  EXPECT_EQ(both->error_scale, 0.2);
+  EXPECT_EQ(both->noise_seeds, 3u);
+  EXPECT_EQ(
+      evaluation("hw_error_injection: {enabled: true, stochastic_rounding: true}")->noise_seeds,
+      3u);
 }
 
 TEST_F(RunConfigTest, OverridesReplaceValuesAndNameTheirMistakes) {

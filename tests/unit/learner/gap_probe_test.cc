@@ -43,8 +43,10 @@ PolicyTrainerOptions TrainerOptions(LearnerNoise draw, bool aqn) {
 // A learner that has probed nothing yet, and the engine of a rollout worker beside it.
 class GapProbeTest : public ::testing::Test {
  protected:
-  void Start(LearnerNoise draw, bool aqn) {
+  void Start(LearnerNoise draw, bool aqn, const numerics::InjectionSpec& injection = {}) {
     options_ = TrainerOptions(draw, aqn);
+    options_.noise.set_injection(
+        numerics::InjectionPolicy::Create(injection, {.num_layers = 2}).value());
     trainer_ = TrainerForTest(TinyParameters(), options_);
     engine_ = *model::DecodeEngine::Create({.config = trainer_->parameters().config});
     probe_ = std::make_unique<GapProbe>(
@@ -67,7 +69,8 @@ class GapProbeTest : public ::testing::Test {
                                  {.plan = &options_.aqn,
                                   .sigma = numerics::Sigma(options_.aqn, t),
                                   .step = t,
-                                  .run_seed = kSeed}),
+                                  .run_seed = kSeed},
+                                 {.policy = &options_.noise.injection(), .run_seed = kSeed}),
                 IsOk());
   }
 
@@ -170,6 +173,30 @@ TEST_F(GapProbeTest, StalenessIsTheChangeOfTheWeightsSinceTheTokensWereSampled) 
   ExpectSumIsWhole(split);
   const DapoStepResult step = Train(stale);
   EXPECT_DOUBLE_EQ(step.gap.abs_sum, split.staleness.abs_sum);
+}
+
+// Of quantized operands and of weights that are drawn for: the draw belongs to the version.
+TEST_F(GapProbeTest, AnInjectionIsReplayedToTheBitUnderTheVersionThatSampled) {
+  for (const numerics::InjectionSpec& injection :
+       {numerics::InjectionSpec{.enabled = true,
+       .format = numerics::FormatSpec{.format = numerics::NumberFormat::kNvfp4},
+       .point = numerics::InjectionPoint::kBoth},
+        numerics::InjectionSpec{.enabled = true,
+        .error = {.strength = 0.1f},
+        .point = numerics::InjectionPoint::kWeight}}) {
+    Start(LearnerNoise::kSame, /*aqn=*/false, injection);
+    const auto stale = Sample(4, 2);
+    const GapSplit on_policy = Probe(stale);
+    EXPECT_EQ(on_policy.whole.abs_max - on_policy.noise.abs_max, 0.0);
+    EXPECT_EQ(on_policy.precision.abs_max, 0.0);
+    EXPECT_GT(on_policy.noise.abs_max, 1e-3);
+    EXPECT_EQ(Train(stale).gap.abs_max, 0.0);
+    BringOut();
+    const GapSplit split = Probe(stale);
+    EXPECT_EQ(split.precision.abs_max, 0.0) << "not the weights that sampled";
+    EXPECT_GT(split.staleness.abs_max, 1e-4);
+    ExpectSumIsWhole(split);
+  }
 }
 
 TEST_F(GapProbeTest, AGroupOfAVersionThatIsNoLongerKeptIsPassedOver) {

@@ -67,6 +67,34 @@ absl::Status Check(const ClosedBatch& batch, double scale,
                                  counters == nullptr ? &own : counters);
 }
 
+TEST(RolloutNoiseTest, EveryOperandThatAnInjectionNamesIsLookedFor) {
+  numerics::NoisePolicy policy = PolicyOf(0.1);
+  policy.set_injection(*numerics::InjectionPolicy::Create(
+      {.enabled = true, .format = numerics::FormatSpec{}, .point = numerics::InjectionPoint::kBoth},
+      {.num_layers = kLayers}));
+  ClosedBatch batch;
+  batch.train = {PerturbedGroup(4)};
+  const auto check = [&] {
+    numerics::NoiseCounters counters;
+    CountsByWorker by_worker;
+    return AddCheckedRolloutCounts(batch, policy, {}, kLayers, &by_worker, &counters);
+  };
+  EXPECT_THAT(check(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("operand")));
+  for (int layer = 0; layer < kLayers; ++layer) {
+    for (const char* op : kLinears) {
+      for (const char* tensor : {"input_operand", "weight_operand"}) {
+        batch.train[0].injections.push_back(CountOf(op, layer, 100));
+        batch.train[0].injections.back().set_tensor(tensor);
+      }
+    }
+  }
+  EXPECT_THAT(check(), IsOk());
+  EXPECT_THAT(Check(batch, 0.1),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("not configured")));
+  batch.train[0].injections.back().set_tensor("grad_input");
+  EXPECT_THAT(check(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("grad_input")));
+}
+
 TEST(RolloutNoiseTest, AcceptsWhatWasConfiguredAndAddsItUp) {
   ClosedBatch batch;
   batch.train = {PerturbedGroup(4)};

@@ -68,6 +68,37 @@ TEST(Coordinator, ASynchronousRunIsTheSameWithOneWorkerAndWithThree) {
   EXPECT_EQ(one, WholeRun({"w1", "w2", "w3"}));
 }
 
+TEST(Coordinator, ARunWithAnInjectionIsEvaluatedUnderItToo) {
+  v1::RunConfig config = SmallRun();
+  config.mutable_trainer()->set_total_updates(0);
+  config.mutable_trainer()->mutable_hw_error_injection()->set_enabled(true);
+  TestRun run(config);
+  ASSERT_THAT(run.Join(v1::ROLE_ROLLOUT_WORKER, "w1"), IsOk());
+  run.BeginTraining();
+  run.Acknowledge("w1", 0);
+  ASSERT_EQ(run->state(), v1::RUN_STATE_EVALUATING);
+  // A report without what the item names, or with what it does not, is no report of it.
+  v1::EvalItem item = run.Acquire("w1").lease().eval();
+  EXPECT_FALSE(item.injected());
+  item.set_injected(true);
+  EXPECT_THAT(run.Report("w1", item, true).reason(), HasSubstr("without injection"));
+  run.clock().Advance(absl::Seconds(2));
+  run.Evaluate("w1", true);
+  auto due = run->SummaryDue();
+  ASSERT_THAT(due, IsOk());
+  const auto text = SummaryJson(**due);
+  ASSERT_THAT(text, IsOk());
+  const auto summary = nlohmann::json::parse(*text);
+  EXPECT_EQ(summary["injection"], "mxfp4 weight");
+  ASSERT_EQ(summary["by_scale"].size(), 3u);
+  EXPECT_EQ(summary["by_scale"][0]["injected"], false);
+  EXPECT_EQ(summary["by_scale"][2]["injected"], true);
+  EXPECT_EQ(summary["by_scale"][2]["error_scale"], 0.0);
+  EXPECT_EQ(summary["by_scale"][2]["noise_seeds"], 1);
+  EXPECT_EQ(summary["evaluations"].back()["injected_elements"], 14);
+  EXPECT_EQ(summary["evaluations"].back()["perturbed_elements"], 0);
+}
+
 TEST(Coordinator, NothingIsLeasedBeforeAVersionIsOutOrWithoutARewardServer) {
   TestRun run;
   EXPECT_EQ(run.Acquire("w1").reason(), "no_timeline");

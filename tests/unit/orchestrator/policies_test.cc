@@ -325,6 +325,20 @@ TEST(EvalPlan, ItemsCoverEveryQuestionOfEveryScaleAndSeedOnce) {
   EXPECT_EQ(items[8], (EvalItemSpec{7, 0.1, 2, 8, 2}));
 }
 
+TEST(EvalPlan, TheInjectedEvaluationComesLastWithSeedsOfItsOwn) {
+  const EvalPlan plan{.questions = 4,
+                      .error_scales = {0, 0.1},
+                      .noise_seeds = 3,
+                      .injected_scale = 0.0,
+                      .injected_seeds = 2,
+                      .questions_per_item = 4};
+  const std::vector<EvalItemSpec> items = PlanEvalItems(plan, 7);
+  ASSERT_EQ(items.size(), 6u);
+  EXPECT_FALSE(items[3].injected);
+  EXPECT_EQ(items[4], (EvalItemSpec{7, 0, 1, 0, 4, true}));
+  EXPECT_EQ(items[5], (EvalItemSpec{7, 0, 2, 0, 4, true}));
+}
+
 TEST(Rewind, ReturnsTheCursorAndForgetsWhatCameLater) {
   const std::vector<CommitRow> commits = {{.timeline = 1, .step = 1, .cursor = 4},
                                           {.timeline = 1, .step = 2, .cursor = 8}};

@@ -203,6 +203,11 @@ class TestRun {
       outcome->set_accuracy(correct ? 1 : 0);
     }
     if (item.error_scale() > 0) request.add_injections()->set_elements(10);
+    if (item.injected()) {
+      v1::InjectionCount* count = request.add_injections();
+      count->set_elements(7);
+      count->set_tensor("weight_operand");
+    }
     v1::ReportEvalItemReply reply;
     EXPECT_THAT(coordinator_->ReportEvalItem(request, &reply), IsOk());
     return reply;

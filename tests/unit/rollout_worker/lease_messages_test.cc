@@ -205,6 +205,31 @@ TEST_F(LeaseMessagesTest, AnEvaluationReportHasOneOutcomeAQuestionAndAllItsInjec
   EXPECT_EQ(report.injections(0).elements(), 18u);
 }
 
+TEST_F(LeaseMessagesTest, AnEvaluationUnderAnInjectionErrsByItAndNamesTheOperandsItCounted) {
+  v1::Lease lease = Evaluation();
+  PlannedBatch batch;
+  ASSERT_THAT(PlanBatch(*setup_, lease, &batch), IsOk());
+  EXPECT_FALSE(batch.evaluation_policy.injection().enabled());
+  lease.mutable_eval()->set_injected(true);
+  EXPECT_THAT(PlanBatch(*setup_, lease, &batch), StatusIs(absl::StatusCode::kInvalidArgument))
+      << "the run has none";
+  setup_->config.mutable_trainer()->mutable_hw_error_injection()->set_enabled(true);
+  GeneratedLease generated = Generated(lease);
+  EXPECT_THAT(CheckEvalNoise(*setup_, generated),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("weight_operand")));
+  numerics::NoiseRow row{.operator_calls = 4};
+  row.stats = {.calls = 4, .elements = 9, .changed = 9};
+  generated.result.groups[0].counters.Add({.phase = numerics::Phase::kEval,
+                                           .layer = 1,
+                                           .op = numerics::Operator::kUp,
+                                           .role = numerics::TensorRole::kWeightOperand},
+                                          row);
+  const v1::ReportEvalItemRequest report = EvalReportFor(*setup_, generated, Scores(2));
+  ASSERT_EQ(report.injections_size(), 2);
+  EXPECT_EQ(report.injections(0).tensor(), "");
+  EXPECT_EQ(report.injections(1).tensor(), "weight_operand");
+}
+
 TEST_F(LeaseMessagesTest, AnEvaluationInWhichOneOperatorDidNotErrIsSeen) {
   v1::Lease lease = Evaluation();
   lease.mutable_eval()->set_error_scale(0.1);
