@@ -46,8 +46,7 @@ absl::Status PrintModel(const v1::RunConfig& config) {
   const numerics::ModelShape shape = model::NoiseShape(model, lora);
   TEMPER_ASSIGN_OR_RETURN(const numerics::NoisePolicy policy,
                           config::NoisePolicyFromConfig(config, shape));
-  TEMPER_ASSIGN_OR_RETURN(const numerics::AqnPlan aqn,
-                          config::AqnPlanFromConfig(config, shape.num_layers));
+  TEMPER_ASSIGN_OR_RETURN(const numerics::AqnPlan aqn, config::AqnPlanFromConfig(config, shape));
   std::printf("# model: %d layers, hidden size %d, vocabulary %d\n",
               static_cast<int>(model.num_layers), static_cast<int>(model.hidden_size),
               static_cast<int>(model.vocab_size));
@@ -57,7 +56,7 @@ absl::Status PrintModel(const v1::RunConfig& config) {
   std::printf("# noisy_ops: %s\n", policy.Describe().c_str());
   std::printf("# hw_error_injection: %s\n", policy.injection().Describe().c_str());
   if (aqn.enabled) {
-    std::printf("# AQN acts on %zu norms\n", numerics::AqnNorms(shape.num_layers).size());
+    std::printf("# AQN acts on %zu weights\n", numerics::AqnTargets(aqn, shape).size());
     TEMPER_ASSIGN_OR_RETURN(const std::vector<std::string> warnings, AqnWarningsOf(config));
     for (const std::string& warning : warnings) std::printf("# warning: %s\n", warning.c_str());
   }

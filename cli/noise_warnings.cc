@@ -1,7 +1,5 @@
 #include "cli/noise_warnings.h"
 
-#include <algorithm>
-
 #include "absl/strings/str_format.h"
 #include "model/io/loader.h"
 #include "model/io/model_reader.h"
@@ -14,41 +12,27 @@ namespace {
 // Share of a norm's RMS above which its noise is worth a warning.
 constexpr double kLargeShare = 0.25;
 
-std::string WeightName(const numerics::NormId& norm) {
-  switch (norm.kind) {
-    case numerics::NormKind::kInputNorm:
-      return absl::StrFormat("model.layers.%d.input_layernorm.weight", norm.layer);
-    case numerics::NormKind::kPostAttentionNorm:
-      return absl::StrFormat("model.layers.%d.post_attention_layernorm.weight", norm.layer);
-    case numerics::NormKind::kFinalNorm:
-      break;
-  }
-  return "model.norm.weight";
+std::string WeightName(const numerics::AqnTarget& target) {
+  return numerics::OperatorPath(target.op, target.layer) + ".weight";
 }
 
 }  // namespace
 
-std::vector<std::string> AqnWarnings(const numerics::AqnPlan& plan, int layers,
-                                     const model::TensorMap& norms) {
+absl::StatusOr<std::vector<std::string>> AqnWarnings(const numerics::AqnPlan& plan,
+                                                     const numerics::ModelShape& shape,
+                                                     const model::TensorMap& weights) {
   std::vector<std::string> lines;
   if (!plan.enabled) return lines;
-  for (const numerics::NormId& norm : numerics::AqnNorms(layers)) {
-    if (norm.kind == numerics::NormKind::kFinalNorm && !plan.final_norm) continue;
-    double largest = 0.0;
-    for (int64_t t = 0; t < plan.total_steps; ++t) {
-      largest = std::max(largest, numerics::Sigma(plan, t) *
-                                      numerics::LayerMultiplier(plan, norm.layer, layers, t));
-    }
-    const std::string name = WeightName(norm);
-    const auto weight = norms.find(name);
-    if (weight == norms.end()) continue;
+  for (const numerics::AqnTarget& target : numerics::AqnTargets(plan, shape)) {
+    const std::string name = WeightName(target);
+    const auto weight = weights.find(name);
+    if (weight == weights.end()) continue;
     const double rms = numerics::RootMeanSquare(weight->second.values);
-    const double share = plan.sigma_mode == numerics::SigmaMode::kRelativeToRms ? largest
-                         : rms > 0                                              ? largest / rms
-                                                                                : 0.0;
+    TEMPER_RETURN_IF_ERROR(numerics::CheckLinearShare(plan, target, shape.num_layers, rms));
+    const double share = numerics::LargestAqnShare(plan, target, shape.num_layers, rms);
     if (share > kLargeShare) {
       lines.push_back(absl::StrFormat("AQN reaches %.0f %% of the RMS of %s (%.3g of %.3g)",
-                                      100 * share, name, largest, rms));
+                                      100 * share, name, share * rms, rms));
     }
   }
   return lines;
@@ -57,14 +41,15 @@ std::vector<std::string> AqnWarnings(const numerics::AqnPlan& plan, int layers,
 absl::StatusOr<std::vector<std::string>> AqnWarningsOf(const v1::RunConfig& config) {
   if (!config.trainer().noise_injection().enabled()) return std::vector<std::string>();
   TEMPER_ASSIGN_OR_RETURN(const auto model, model::ModelReader::Open(config.model().path()));
-  const int layers = static_cast<int>(model->config().num_layers);
-  TEMPER_ASSIGN_OR_RETURN(const numerics::AqnPlan plan, config::AqnPlanFromConfig(config, layers));
-  model::TensorMap norms;
-  for (const numerics::NormId& norm : numerics::AqnNorms(layers)) {
-    const std::string name = WeightName(norm);
-    TEMPER_ASSIGN_OR_RETURN(norms[name], model->Read(name));
+  const numerics::ModelShape shape = {.num_layers = static_cast<int>(model->config().num_layers),
+                                      .qk_norm = model->config().qk_norm};
+  TEMPER_ASSIGN_OR_RETURN(const numerics::AqnPlan plan, config::AqnPlanFromConfig(config, shape));
+  model::TensorMap weights;
+  for (const numerics::AqnTarget& target : numerics::AqnTargets(plan, shape)) {
+    const std::string name = WeightName(target);
+    TEMPER_ASSIGN_OR_RETURN(weights[name], model->Read(name));
   }
-  return AqnWarnings(plan, layers, norms);
+  return AqnWarnings(plan, shape, weights);
 }
 
 }  // namespace temper::cli

@@ -95,7 +95,7 @@ absl::Status CheckRunnable(const v1::RunConfig& config) {
   for (const double scale : config.eval().error_scales()) {
     TEMPER_RETURN_IF_ERROR(config::EvaluationPolicyFromConfig(config, shape, scale).status());
   }
-  return config::AqnPlanFromConfig(config, shape.num_layers).status();
+  return config::AqnPlanFromConfig(config, shape).status();
 }
 
 void SetRunDirectory(const std::string& run_dir, v1::RunConfig* config) {

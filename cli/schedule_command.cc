@@ -14,7 +14,7 @@ namespace {
 absl::Status Schedule(RecipeArguments* arguments) {
   TEMPER_ASSIGN_OR_RETURN(const v1::RunConfig config, arguments->Load());
   TEMPER_ASSIGN_OR_RETURN(const numerics::AqnPlan plan,
-                          config::AqnPlanFromConfig(config, /*num_layers=*/-1));
+                          config::AqnPlanFromConfig(config, {.num_layers = -1}));
   for (int64_t t = 0; t < plan.total_steps; ++t) {
     const nlohmann::ordered_json line = {{"update", t}, {"sigma", numerics::Sigma(plan, t)}};
     std::printf("%s\n", line.dump().c_str());

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "numerics/aqn_draw.h"
 #include "services/base/check.h"
 
 namespace temper::learner {
@@ -14,6 +15,7 @@ std::vector<TrainSequence> SequencesOf(const RolloutGroup& group, const DapoRule
   }
   const numerics::GroupAdvantages advantages =
       numerics::ComputeGroupAdvantages(rewards, rules.norm_by_std);
+  const uint64_t worker = numerics::AqnWorker(group.worker);
   std::vector<TrainSequence> sequences;
   for (size_t i = 0; i < group.completions.size(); ++i) {
     const SampledCompletion& completion = group.completions[i];
@@ -24,6 +26,7 @@ std::vector<TrainSequence> SequencesOf(const RolloutGroup& group, const DapoRule
                          .rollout_logprobs = completion.rollout_logprobs,
                          .advantage = advantages.advantages[i],
                          .version = group.newest_version,
+                         .worker = worker,
                          .masked = rules.mask_truncated && completion.truncated});
   }
   return sequences;

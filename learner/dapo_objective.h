@@ -52,6 +52,7 @@ struct TrainSequence {
   std::span<const float> rollout_logprobs;  // [completion]
   double advantage = 0.0;
   uint64_t version = 0;             // newest version that sampled it
+  uint64_t worker = 0;              // that sampled it, as numerics::AqnWorker
   bool masked = false;              // truncated with mask_truncated: in no sum
   std::vector<float> old_logprobs;  // [completion] for kRecomputed, else empty
 };

@@ -132,7 +132,8 @@ std::vector<model::TrainGroup> ModelInput(std::span<const TrainSequence> sequenc
   for (const TrainSequence& sequence : sequences) {
     if (groups.empty() || groups.back().group_index != sequence.group_index) {
       groups.push_back({.group_index = sequence.group_index,
-                        .prompt_ids = {sequence.prompt.begin(), sequence.prompt.end()}});
+                        .prompt_ids = {sequence.prompt.begin(), sequence.prompt.end()},
+                        .worker = sequence.worker});
     }
     groups.back().completions.push_back(
         {.sample = sequence.sample,

@@ -98,15 +98,9 @@ absl::StatusOr<LearnerOptions> LearnerOptionsFromConfig(const v1::RunConfig& con
   options.adapter_start = config.trainer().lora().adapter();
   TEMPER_ASSIGN_OR_RETURN(options.lora,
                           model::MakeLoraSpec(model, config::LoraSelectionFromConfig(config)));
-  TEMPER_ASSIGN_OR_RETURN(
-      options.noise, config::NoisePolicyFromConfig(config, model::NoiseShape(model, options.lora)));
-  TEMPER_ASSIGN_OR_RETURN(options.aqn,
-                          config::AqnPlanFromConfig(config, static_cast<int>(model.num_layers)));
-  if (options.aqn.enabled && options.aqn.in_learner && options.batch.max_staleness > 0) {
-    mistakes.push_back(
-        "trainer.noise_injection.where: both takes groups of one version; set "
-        "trainer.max_staleness to 0");
-  }
+  const numerics::ModelShape shape = model::NoiseShape(model, options.lora);
+  TEMPER_ASSIGN_OR_RETURN(options.noise, config::NoisePolicyFromConfig(config, shape));
+  TEMPER_ASSIGN_OR_RETURN(options.aqn, config::AqnPlanFromConfig(config, shape));
   if (!mistakes.empty()) return absl::InvalidArgumentError(absl::StrJoin(mistakes, "\n"));
   options.noise_id = config::NoiseId(options.noise, options.aqn);
   options.admission = {

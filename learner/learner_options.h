@@ -52,8 +52,8 @@ struct LearnerOptions {
 };
 
 // config: resolved. model: shape of the policy. Errors: InvalidArgument, a mistake a line: names
-// that mean nothing, a KL coefficient (there is no reference model to measure against), AQN in the
-// learner of an asynchronous run, and what the noise plans and model::MakeLoraSpec refuse.
+// that mean nothing, a KL coefficient (there is no reference model to measure against), and what
+// the noise plans and model::MakeLoraSpec refuse.
 absl::StatusOr<LearnerOptions> LearnerOptionsFromConfig(const v1::RunConfig& config,
                                                         const model::ModelConfig& model);
 

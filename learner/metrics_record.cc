@@ -53,9 +53,8 @@ ordered_json Injections(const numerics::NoiseCounters& counters) {
     for (const auto direction : {numerics::Direction::kForward, numerics::Direction::kBackward}) {
       uint64_t operator_calls = 0;
       for (const auto& [row, counts] : counters.rows()) {
-        const bool aqn = row.op == numerics::Operator::kRmsNorm;
-        if (row.phase == phase && row.direction == direction && !aqn &&
-            !numerics::IsInjection(row)) {
+        if (row.phase == phase && row.direction == direction &&
+            row.role != TensorRole::kWeightNoise && !numerics::IsInjection(row)) {
           operator_calls += counts.operator_calls;
         }
       }
@@ -179,6 +178,8 @@ std::string MetricsJson(const StepRecord& record) {
   line["tokens_trained"] = record.tokens_trained;
   line["injections"] = Injections(record.counters);
   line["aqn"] = Aqn(record.counters.Aqn());
+  const numerics::NoiseRow in_learner = record.counters.Aqn(numerics::Phase::kTrain);
+  if (in_learner.stats.calls > 0) line["aqn_learner"] = Aqn(in_learner);
   line["achieved_error_scale"] = record.counters.TotalForward().AchievedScale();
   line["base_weights_hash"] = base::HexDigest(record.base_weights_hash);
   if (record.adapter_weights_hash != 0) {

@@ -68,7 +68,7 @@ model::TrainNoise PolicyTrainer::NoiseFor(numerics::Phase phase) const {
           .policy_version = state_.step};
 }
 
-model::TrainAqn PolicyTrainer::AqnOf(uint64_t version) const {
+numerics::VersionAqn PolicyTrainer::AqnOf(uint64_t version) const {
   if (!options_.aqn.enabled) return {};
   const int64_t t = static_cast<int64_t>(version);
   return {.plan = &options_.aqn,

@@ -90,7 +90,7 @@ class PolicyTrainer final {
  private:
   PolicyTrainer(std::unique_ptr<model::TrainModel> model, PolicyTrainerOptions options);
   model::TrainNoise NoiseFor(numerics::Phase phase) const;
-  model::TrainAqn AqnOf(uint64_t version) const;
+  numerics::VersionAqn AqnOf(uint64_t version) const;
   // Values and gradients of all that is trained, in its order.
   absl::StatusOr<std::vector<ParameterSpan>> Spans();
 

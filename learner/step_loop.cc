@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <iterator>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -78,6 +79,20 @@ std::vector<numerics::MadePass> PassesMade(const DapoStepResult& result, OldLogp
     made.push_back({Phase::kOldLogprob, Direction::kForward});
   }
   return made;
+}
+
+// Whether AQN acted in the learner's own forward passes where it should, and nowhere else.
+absl::Status CheckOwnAqn(const ClosedBatch& batch, const DapoStepResult& result,
+                         const LearnerOptions& options, int num_layers) {
+  std::set<uint64_t> newest;
+  for (const RolloutGroup& group : batch.train) newest.insert(group.newest_version);
+  const std::vector<uint64_t> versions(newest.begin(), newest.end());
+  for (const numerics::MadePass& pass : PassesMade(result, options.dapo.old_logprob)) {
+    if (pass.direction != numerics::Direction::kForward) continue;
+    TEMPER_RETURN_IF_ERROR(
+        numerics::CheckAqnSeen(options.aqn, num_layers, versions, result.counters, pass.phase));
+  }
+  return absl::OkStatus();
 }
 
 std::string SkipReason(const ClosedBatch& batch, const DapoStepResult& result) {
@@ -204,8 +219,9 @@ absl::Status StepLoop::CheckNoise(const ClosedBatch& batch, const DapoStepResult
                                           PassesMade(result, options.dapo.old_logprob));
   own_counts_.Merge(result.counters);
   if (seen.ok()) seen = numerics::CheckSeen(options.noise, own_counts_);
+  const int layers = static_cast<int>(parts_.trainer->parameters().config.num_layers);
+  if (seen.ok()) seen = CheckOwnAqn(batch, result, options, layers);
   if (seen.ok()) {
-    const int layers = static_cast<int>(parts_.trainer->parameters().config.num_layers);
     seen = AddCheckedRolloutCounts(batch, options.noise, options.aqn, layers, &counts_by_worker_,
                                    counters);
   }

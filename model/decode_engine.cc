@@ -57,7 +57,7 @@ absl::StatusOr<numerics::AqnReport> DecodeEngine::Install(const Parameters& para
   }
   TEMPER_ASSIGN_OR_RETURN(std::shared_ptr<const DecodeWeights> weights,
                           PackForDecoding(parameters, version, aqn, injection));
-  const numerics::AqnReport report = weights->aqn;
+  const numerics::AqnReport report = weights->aqn_report;
   absl::MutexLock lock(&impl_->mutex);
   impl_->installed.swap(weights);  // what was installed is freed after the lock
   return report;

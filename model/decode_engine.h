@@ -18,7 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "model/io/model_config.h"
-#include "numerics/aqn.h"
+#include "numerics/aqn_draw.h"
 #include "numerics/noise_counters.h"
 #include "numerics/noise_policy.h"
 #include "numerics/site.h"
@@ -47,7 +47,7 @@ struct GenerateRequest {
   numerics::Phase phase = numerics::Phase::kRollout;
   uint64_t seed = 0;                              // run seed, or the evaluation's noise seed
   const numerics::NoisePolicy* policy = nullptr;  // null: no error
-  bool aqn = false;  // use the norms that Install perturbed; false: the clean ones
+  bool aqn = false;  // use norms under the AQN of the version; false: the clean ones
 };
 
 // The tokens of one version, in order: the first `tokens` of a completion (or the next ones).
@@ -102,10 +102,11 @@ struct GenerateHooks {
 
 // What a version's AQN is. sigma 0, or plan null: none.
 struct AqnInstall {
-  const numerics::AqnPlan* plan = nullptr;  // layer multipliers, mode; only used during the call
+  const numerics::AqnPlan* plan = nullptr;  // only used during the call
   double sigma = 0.0;                       // of this version, before multipliers
   int64_t step = 0;                         // t of the schedule
-  uint64_t run_seed = 0;                    // the draw is keyed by (run seed, policy_version)
+  uint64_t run_seed = 0;                    // draws are keyed by (run seed, policy_version)
+  uint64_t worker = 0;                      // and per worker by numerics::AqnWorker
 };
 
 // The injection that rollouts of a version run under; policy null: none.
@@ -133,8 +134,9 @@ class DecodeEngine final {
   // beside it the weights as `injection` perturbs them, and makes it the newest installed version.
   // A Generate that runs keeps its weights until its hook says kSwapWeights; the next Generate
   // starts with the newest, or with what its hook gives.
-  // Errors: InvalidArgument if the shapes are not the engine's; Unimplemented for AQN draws other
-  // than per version; as InjectWeights; nothing is installed then.
+  // Returns what the draw did; where each group has its own, what the version's would do.
+  // Errors: InvalidArgument if the shapes are not the engine's; as InjectWeights; nothing is
+  // installed then.
   absl::StatusOr<numerics::AqnReport> Install(const Parameters& parameters, uint64_t version,
                                               const AqnInstall& aqn,
                                               const InjectionInstall& injection = {});

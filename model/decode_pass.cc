@@ -12,16 +12,60 @@ namespace {
 using numerics::Direction;
 using numerics::Operator;
 
-// Norms rows first_row .. first_row + rows - 1 of scratch->x into the first of scratch->normed.
-void NormRows(const DecodePass& pass, const DecodeNorm& norm, int64_t first_row, int64_t rows,
-              int layer, DecodeScratch* scratch) {
-  const ModelConfig& config = pass.weights->config;
-  const int64_t hidden = config.hidden_size;
-  pass.kernels->rms_norm(scratch->x.data() + first_row * hidden, rows, hidden, hidden,
-                         norm.gamma[pass.aqn].data(), static_cast<float>(config.rms_norm_eps),
-                         scratch->normed.data(), hidden, nullptr);
-  CountNormRows(pass.noise, first_row, rows, layer,
-                pass.aqn ? norm.perturbation : NormPerturbation());
+// Where the rows of a norm are read and written: [rows, vectors, width] floats, the vectors of a
+// row next to each other.
+struct NormedRows {
+  const float* in;
+  float* out;
+  int64_t vectors;
+  int64_t width;
+  int64_t in_stride;  // of a row, in floats
+  int64_t out_stride;
+};
+
+// Norms rows first_row .. first_row + rows - 1 of the pass, of which `place` holds the first, each
+// under its group's draw.
+void NormRows(const DecodePass& pass, Operator norm, int layer, int64_t first_row, int64_t rows,
+              const NormedRows& place) {
+  const DecodeWeights& weights = *pass.weights;
+  const size_t slot = NormSlot(norm, layer, static_cast<int>(weights.config.num_layers));
+  const float* clean = weights.clean_norms[slot].data();
+  const auto eps = static_cast<float>(weights.config.rms_norm_eps);
+  for (size_t s = 0; s < pass.noise.segments.size(); ++s) {
+    const RowSegment& segment = pass.noise.segments[s];
+    const int64_t begin = std::max(segment.begin, first_row);
+    const int64_t end = std::min(segment.end, first_row + rows);
+    if (begin >= end) continue;
+    const NormDraw* draw = pass.norms[s];
+    const float* gamma = draw == nullptr ? clean : draw->Weight(slot, clean);
+    if (place.vectors == 1) {
+      pass.kernels->rms_norm(place.in + (begin - first_row) * place.in_stride, end - begin,
+                             place.width, place.in_stride, gamma, eps,
+                             place.out + (begin - first_row) * place.out_stride, place.out_stride,
+                             nullptr);
+    } else {
+      for (int64_t row = begin - first_row; row < end - first_row; ++row) {
+        pass.kernels->rms_norm(place.in + row * place.in_stride, place.vectors, place.width,
+                               place.width, gamma, eps, place.out + row * place.out_stride,
+                               place.width, nullptr);
+      }
+    }
+    CountNormRows(segment.counts, end - begin, norm, layer,
+                  draw == nullptr ? NormPerturbation() : draw->norms[slot].perturbation);
+  }
+}
+
+// The same of rows of the residual stream, into the first rows of scratch->normed.
+void NormStream(const DecodePass& pass, Operator norm, int layer, int64_t first_row, int64_t rows,
+                DecodeScratch* scratch) {
+  const int64_t hidden = pass.weights->config.hidden_size;
+  NormRows(pass, norm, layer, first_row, rows,
+           {.in = scratch->x.data() + first_row * hidden,
+            .out = scratch->normed.data(),
+            .vectors = 1,
+            .width = hidden,
+            .in_stride = hidden,
+            .out_stride = hidden});
 }
 
 // y = x^ W^^T over `rows` rows from first_row on. ops: the operators whose outputs lie side by side
@@ -74,20 +118,16 @@ class PassRunner {
   void Layer(int64_t index) {
     const DecodeLayer& layer = pass_.weights->layers[static_cast<size_t>(index)];
     const int number = static_cast<int>(index);
-    Norm(layer.input_norm, number);
+    NormStream(pass_, Operator::kInputNorm, number, 0, rows_, &scratch_);
     Attention(layer, number);
     kernels_.add(scratch_.x.data(), scratch_.projected.data(), rows_ * hidden_);
-    Norm(layer.post_attention_norm, number);
+    NormStream(pass_, Operator::kPostAttentionNorm, number, 0, rows_, &scratch_);
     Mlp(layer, number);
     kernels_.add(scratch_.x.data(), scratch_.projected.data(), rows_ * hidden_);
     Watch(pass_, {ObservedPoint::kLayerOutput, {}, number, scratch_.x.data(), rows_, hidden_});
   }
 
  private:
-  void Norm(const DecodeNorm& norm, int layer) {
-    NormRows(pass_, norm, 0, rows_, layer, &scratch_);
-  }
-
   void Multiply(const float* x, int64_t in, const numerics::PackedMatrix& stacked,
                 std::initializer_list<Operator> ops, float* y, int64_t stride, int layer) {
     Product(pass_, x, 0, rows_, in, stacked, ops, y, stride, layer, &scratch_);
@@ -120,7 +160,11 @@ class PassRunner {
     Adapter(scratch_.normed.data(), qkv, width, Operator::kQ, number);
     Adapter(scratch_.normed.data(), qkv + q_width_, width, Operator::kK, number);
     Adapter(scratch_.normed.data(), qkv + q_width_ + kv_width_, width, Operator::kV, number);
-    for (int64_t row = 0; row < rows_; ++row) StoreRow(layer, number, row, qkv + row * width);
+    if (config_.qk_norm) {
+      HeadNorm(qkv, config_.num_heads, width, Operator::kQNorm, number);
+      HeadNorm(qkv + q_width_, config_.num_kv_heads, width, Operator::kKNorm, number);
+    }
+    for (int64_t row = 0; row < rows_; ++row) StoreRow(number, row, qkv + row * width);
     for (int64_t row = 0; row < rows_; ++row) AttendRow(number, row, qkv + row * width);
     WatchInput(Operator::kO, number, scratch_.attended, q_width_);
     Multiply(scratch_.attended.data(), q_width_, layer.o, {Operator::kO}, scratch_.projected.data(),
@@ -129,18 +173,22 @@ class PassRunner {
     Adapter(scratch_.attended.data(), scratch_.projected.data(), hidden_, Operator::kO, number);
   }
 
-  // Norms and rotates q and k of a row and writes its keys and values to the cache.
-  void StoreRow(const DecodeLayer& layer, int number, int64_t row, float* qkv) {
+  // Norms the heads of all rows in place. stride: of a row, in floats.
+  void HeadNorm(float* heads, int64_t count, int64_t stride, Operator norm, int number) {
+    NormRows(pass_, norm, number, 0, rows_,
+             {.in = heads,
+              .out = heads,
+              .vectors = count,
+              .width = config_.head_dim,
+              .in_stride = stride,
+              .out_stride = stride});
+  }
+
+  // Rotates q and k of a row and writes its keys and values to the cache.
+  void StoreRow(int number, int64_t row, float* qkv) {
     const DecodeRow& r = pass_.rows[static_cast<size_t>(row)];
     const int64_t dim = config_.head_dim;
     float* k = qkv + q_width_;
-    if (!layer.q_norm.empty()) {
-      const auto eps = static_cast<float>(config_.rms_norm_eps);
-      kernels_.rms_norm(qkv, config_.num_heads, dim, dim, layer.q_norm.data(), eps, qkv, dim,
-                        nullptr);
-      kernels_.rms_norm(k, config_.num_kv_heads, dim, dim, layer.k_norm.data(), eps, k, dim,
-                        nullptr);
-    }
     const float* cosine = pass_.rope->cosine(r.position);
     const float* sine = pass_.rope->sine(r.position);
     kernels_.rope(qkv, config_.num_heads, dim, cosine, sine, false);
@@ -240,7 +288,7 @@ void ComputeLogits(const DecodePass& pass, int64_t first_row, int64_t rows,
   const DecodeWeights& weights = *pass.weights;
   const int64_t hidden = weights.config.hidden_size;
   const int64_t vocab = weights.config.vocab_size;
-  NormRows(pass, weights.final_norm, first_row, rows, numerics::kNoLayer, scratch);
+  NormStream(pass, Operator::kFinalNorm, numerics::kNoLayer, first_row, rows, scratch);
   Watch(pass, {ObservedPoint::kLinearInput, Operator::kLmHead, numerics::kNoLayer,
                scratch->normed.data(), rows, hidden, first_row});
   Product(pass, scratch->normed.data(), first_row, rows, hidden, weights.lm_head,

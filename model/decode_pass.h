@@ -38,8 +38,9 @@ struct DecodePass {
   const KvPagePool* pages = nullptr;
   const RopeTable* rope = nullptr;
   const kernels::RowKernels* kernels = nullptr;
-  bool aqn = false;
-  RowNoise noise;                   // of exactly these rows
+  RowNoise noise;  // of exactly these rows
+  // Of each of noise.segments, the draw its norms have; null: clean.
+  std::span<const NormDraw* const> norms;
   std::span<const DecodeRow> rows;  // rows of one sequence in ascending position
   PassObserver* observer = nullptr;
 };

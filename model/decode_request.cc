@@ -91,6 +91,7 @@ DecodeRequest::DecodeRequest(const GenerateRequest& request, const ModelConfig& 
                                    : base::SamplingKey(request.seed, prompt.scope);
     result_.groups[g].completions.resize(prompt.samples);
   }
+  TakeUpAqn();
   const GroupCounts none(request.phase, static_cast<int>(config.num_layers));
   counts_.assign(static_cast<size_t>(memory_.threads.threads()),
                  std::vector<GroupCounts>(groups_.size(), none));
@@ -121,7 +122,6 @@ DecodePass DecodeRequest::NewPass() const {
           .pages = &memory_.pages,
           .rope = &memory_.rope,
           .kernels = &BestKernels(),
-          .aqn = request_.aqn,
           .noise = {.policy = request_.policy, .phase = request_.phase}};
 }
 
@@ -176,8 +176,10 @@ absl::Status DecodeRequest::PrefillGroup(int64_t index, int worker) {
       .begin = 0,
       .end = length,
       .counts = &counts_[static_cast<size_t>(worker)][static_cast<size_t>(index)]};
+  const NormDraw* norms = NormsOf(index);
   DecodePass pass = NewPass();
   pass.rows = rows;
+  pass.norms = {&norms, 1};
   pass.noise.keys = keys;
   pass.noise.injection_keys = injection_keys;
   pass.noise.segments = {&segment, 1};
@@ -293,11 +295,13 @@ absl::Status DecodeRequest::StepRows(int64_t begin, int64_t end, int worker) {
   DecodeScratch& scratch = memory_.scratch[static_cast<size_t>(worker)];
   const auto count = static_cast<size_t>(end - begin);
   std::vector<RowSegment> segments;
+  std::vector<const NormDraw*> norms;
   for (int64_t i = begin; i < end; ++i) {
     GroupCounts* counts = &counts_[static_cast<size_t>(worker)]
                                   [static_cast<size_t>(active_[static_cast<size_t>(i)].group)];
     if (segments.empty() || segments.back().counts != counts) {
       segments.push_back({.begin = i - begin, .end = i - begin, .counts = counts});
+      norms.push_back(NormsOf(active_[static_cast<size_t>(i)].group));
     }
     ++segments.back().end;
   }
@@ -306,6 +310,7 @@ absl::Status DecodeRequest::StepRows(int64_t begin, int64_t end, int worker) {
   pass.noise.keys = std::span(keys_).subspan(static_cast<size_t>(begin), count);
   pass.noise.injection_keys = std::span(injection_keys_).subspan(static_cast<size_t>(begin), count);
   pass.noise.segments = segments;
+  pass.norms = norms;
   RunDecodePass(pass, &scratch);
   ComputeLogits(pass, 0, end - begin, &scratch);
   float* weights = scratch.logits.data() + kRowsPerPass * config_.vocab_size;
@@ -322,7 +327,7 @@ absl::Status DecodeRequest::Use(std::shared_ptr<const DecodeWeights> weights) {
   for (DecodeScratch& scratch : memory_.scratch) {
     ReserveAdapterScratch(weights_->adapters, config_, kRowsPerPass, &scratch);
   }
-  NoteSigma();
+  TakeUpAqn();
   return UseInjected();
 }
 
@@ -351,8 +356,22 @@ absl::Status DecodeRequest::Swap(std::shared_ptr<const DecodeWeights> newest) {
   return Use(std::move(newest));
 }
 
-void DecodeRequest::NoteSigma() {
+void DecodeRequest::TakeUpAqn() {
   sigmas_[weights_->version] = request_.aqn ? weights_->aqn.sigma : 0.0;
+  const bool own_draws = request_.aqn && weights_->aqn.acts() && !weights_->shared_norms;
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    groups_[g].norms.reset();
+    if (!own_draws) continue;
+    const uint64_t key = weights_->aqn.Key(request_.groups[g].scope, /*worker=*/0);
+    groups_[g].norms = weights_->DrawNormsWith(key, nullptr);
+  }
+}
+
+const NormDraw* DecodeRequest::NormsOf(int64_t group) const {
+  if (!request_.aqn) return nullptr;
+  const std::optional<NormDraw>& own = groups_[static_cast<size_t>(group)].norms;
+  if (own) return &*own;
+  return weights_->shared_norms ? &*weights_->shared_norms : nullptr;
 }
 
 double DecodeRequest::SigmaOf(const GeneratedGroup& group) const {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -59,6 +60,7 @@ class DecodeRequest final {
     uint64_t error_key = 0;
     uint64_t injection_key = 0;  // of hw_error_injection's draws
     uint64_t sampling_key = 0;
+    std::optional<NormDraw> norms;  // of weights_, where every group has a draw of its own
   };
   struct ActiveRow {
     int32_t group = 0;
@@ -78,7 +80,10 @@ class DecodeRequest final {
   numerics::RowKey KeyOf(int64_t group, uint32_t position, uint32_t lane) const;
   numerics::RowKey InjectionKeyOf(int64_t group, uint32_t position, uint32_t lane) const;
   DecodePass NewPass() const;
-  void NoteSigma();
+  // Makes the draws that the weights in use call for.
+  void TakeUpAqn();
+  // The draw that a group's norms have; null: clean.
+  const NormDraw* NormsOf(int64_t group) const;
   double SigmaOf(const GeneratedGroup& group) const;
   void ReserveForWorkers(int64_t rows, int64_t logit_rows);
   absl::Status FirstError(const std::vector<absl::Status>& statuses) const;

@@ -32,25 +32,19 @@ numerics::PackedMatrix PackStacked(std::initializer_list<const at::Tensor*> matr
 
 class Packer {
  public:
-  Packer(const Parameters& parameters, uint64_t version, const AqnInstall& aqn)
-      : parameters_(parameters),
-        aqn_(aqn),
-        draw_{.key = base::AqnKey(aqn.run_seed, version),
-              .sigma = aqn.plan == nullptr ? 0.0 : aqn.sigma,
-              .mode = aqn.plan == nullptr ? numerics::SigmaMode::kAbsolute : aqn.plan->sigma_mode} {
-    weights_.config = parameters.config;
-    weights_.version = version;
-    weights_.aqn.sigma = draw_.sigma;
-  }
+  // Fills `weights`, which stay where they are.
+  Packer(const Parameters& parameters, DecodeWeights* weights)
+      : parameters_(parameters), weights_(*weights) {}
 
-  DecodeWeights Pack() {
+  void Pack(uint64_t version, const AqnInstall& aqn) {
+    weights_.config = parameters_.config;
+    weights_.version = version;
     const ModelConfig& config = weights_.config;
     weights_.layers.resize(static_cast<size_t>(config.num_layers));
     for (int64_t layer = 0; layer < config.num_layers; ++layer) PackLayer(layer);
+    PackNorms();
     weights_.adapters = PackAdapters(parameters_);
-    Norm(parameters_.Get("model.norm.weight"),
-         {.layer = numerics::kNoLayer, .kind = numerics::NormKind::kFinalNorm},
-         weights_.final_norm);
+    if (aqn.plan != nullptr) Draw(aqn);
     const at::Tensor& embedding = parameters_.Get("model.embed_tokens.weight");
     if (config.tie_word_embeddings) {
       weights_.lm_head = PackStacked({&embedding});
@@ -58,7 +52,6 @@ class Packer {
       weights_.lm_head = PackStacked({&parameters_.Get("lm_head.weight")});
       weights_.embedding = Copy(embedding);
     }
-    return std::move(weights_);
   }
 
  private:
@@ -68,10 +61,6 @@ class Packer {
     const auto get = [&](const char* name) -> const at::Tensor& {
       return parameters_.Get(prefix + name);
     };
-    const int number = static_cast<int>(index);
-    Norm(get("input_layernorm.weight"), {number, numerics::NormKind::kInputNorm}, layer.input_norm);
-    Norm(get("post_attention_layernorm.weight"), {number, numerics::NormKind::kPostAttentionNorm},
-         layer.post_attention_norm);
     layer.qkv = PackStacked({&get("self_attn.q_proj.weight"), &get("self_attn.k_proj.weight"),
                              &get("self_attn.v_proj.weight")});
     if (weights_.config.qkv_bias) {
@@ -81,30 +70,41 @@ class Packer {
         layer.qkv_bias.insert(layer.qkv_bias.end(), bias.begin(), bias.end());
       }
     }
-    if (weights_.config.qk_norm) {
-      layer.q_norm = Copy(get("self_attn.q_norm.weight"));
-      layer.k_norm = Copy(get("self_attn.k_norm.weight"));
-    }
     layer.o = PackStacked({&get("self_attn.o_proj.weight")});
     layer.gate_up = PackStacked({&get("mlp.gate_proj.weight"), &get("mlp.up_proj.weight")});
     layer.down = PackStacked({&get("mlp.down_proj.weight")});
   }
 
-  void Norm(const at::Tensor& weight, const numerics::NormId& norm, DecodeNorm& packed) {
-    auto& gamma = packed.gamma;
-    gamma[0] = Copy(weight);
-    gamma[1] = gamma[0];
-    if (draw_.sigma == 0.0) return;
-    const double multiplier = numerics::LayerMultiplier(
-        *aqn_.plan, norm.layer, static_cast<int>(weights_.config.num_layers), aqn_.step);
-    numerics::ApplyAqn(gamma[0], gamma[1], norm, draw_, multiplier, &weights_.aqn);
-    if (multiplier > 0.0) packed.perturbation = ComparePerturbed(gamma[0], gamma[1]);
+  void PackNorms() {
+    const int layers = static_cast<int>(weights_.config.num_layers);
+    weights_.clean_norms.resize(NormSlots(layers));
+    for (const numerics::AqnTarget& norm :
+         numerics::AqnNorms({.num_layers = layers, .qk_norm = weights_.config.qk_norm})) {
+      weights_.clean_norms[NormSlot(norm.op, norm.layer, layers)] =
+          Copy(parameters_.Get(numerics::OperatorPath(norm.op, norm.layer) + ".weight"));
+    }
+  }
+
+  // Where every group has a draw of its own, the one that is reported is that of the version:
+  // it shows that this worker draws what others draw.
+  void Draw(const AqnInstall& aqn) {
+    weights_.aqn_plan = *aqn.plan;
+    weights_.aqn = {.plan = &weights_.aqn_plan,
+                    .sigma = aqn.sigma,
+                    .step = aqn.step,
+                    .run_seed = aqn.run_seed,
+                    .policy_version = weights_.version};
+    weights_.aqn_report.sigma = aqn.sigma;
+    if (!weights_.aqn.acts()) return;
+    const bool per_group = aqn.plan->draw == numerics::AqnDrawScope::kPerGroup;
+    const uint64_t key = per_group ? base::AqnKey(aqn.run_seed, weights_.version)
+                                   : weights_.aqn.Key(/*group_index=*/0, aqn.worker);
+    NormDraw drawn = weights_.DrawNormsWith(key, &weights_.aqn_report);
+    if (!per_group) weights_.shared_norms = std::move(drawn);
   }
 
   const Parameters& parameters_;
-  const AqnInstall& aqn_;
-  numerics::AqnDraw draw_;
-  DecodeWeights weights_;
+  DecodeWeights& weights_;
 };
 
 }  // namespace
@@ -120,16 +120,18 @@ void DecodeWeights::Embed(int32_t token, float* x) const {
   for (int64_t k = 0; k < hidden; ++k) x[k] = panel[k * numerics::PackedMatrix::kPanel];
 }
 
+NormDraw DecodeWeights::DrawNormsWith(uint64_t key, numerics::AqnReport* report) const {
+  const CleanNorms clean(clean_norms.begin(), clean_norms.end());
+  return DrawNorms(clean, static_cast<int>(config.num_layers), aqn, key, report);
+}
+
 absl::StatusOr<std::shared_ptr<const DecodeWeights>> PackForDecoding(
     const Parameters& parameters, uint64_t version, const AqnInstall& aqn,
     const InjectionInstall& injection) {
-  if (aqn.plan != nullptr && aqn.plan->enabled &&
-      aqn.plan->draw != numerics::AqnDrawScope::kPerVersion) {
-    return absl::UnimplementedError("AQN draws per group and per worker are not built");
-  }
   return RunTorchFor<std::shared_ptr<const DecodeWeights>>(
       "pack weights", [&]() -> absl::StatusOr<std::shared_ptr<const DecodeWeights>> {
-        auto weights = std::make_shared<DecodeWeights>(Packer(parameters, version, aqn).Pack());
+        auto weights = std::make_shared<DecodeWeights>();
+        Packer(parameters, weights.get()).Pack(version, aqn);
         if (injection.policy != nullptr) {
           TEMPER_ASSIGN_OR_RETURN(weights->injected, InjectWeights(*weights, *injection.policy,
                                                                    {.seed = injection.run_seed}));

@@ -129,23 +129,18 @@ NormPerturbation ComparePerturbed(std::span<const float> clean, std::span<const 
   return result;
 }
 
-void CountNormRows(const RowNoise& noise, int64_t first_row, int64_t rows, int layer,
+void CountNormRows(GroupCounts* counts, int64_t rows, Operator norm, int layer,
                    const NormPerturbation& perturbation) {
-  for (const RowSegment& segment : noise.segments) {
-    const int64_t begin = std::max(segment.begin, first_row);
-    const int64_t end = std::min(segment.end, first_row + rows);
-    if (begin >= end) continue;
-    const auto count = static_cast<uint64_t>(end - begin);
-    numerics::NoiseRow& row = segment.counts->Row(Direction::kForward, Operator::kRmsNorm, layer);
-    row.operator_calls += count;
-    if (perturbation.channels == 0) continue;
-    row.stats.calls += count;
-    row.stats.elements += count * perturbation.channels;
-    row.stats.changed += count * perturbation.changed;
-    const auto times = static_cast<double>(count);
-    row.stats.sum_sq_error.Add(times * static_cast<double>(perturbation.sum_sq_change));
-    row.stats.sum_sq_value.Add(times * static_cast<double>(perturbation.sum_sq_weight));
-  }
+  const auto count = static_cast<uint64_t>(rows);
+  numerics::NoiseRow& row = counts->Row(Direction::kForward, norm, layer);
+  row.operator_calls += count;
+  if (perturbation.channels == 0) return;
+  row.stats.calls += count;
+  row.stats.elements += count * perturbation.channels;
+  row.stats.changed += count * perturbation.changed;
+  const auto times = static_cast<double>(count);
+  row.stats.sum_sq_error.Add(times * static_cast<double>(perturbation.sum_sq_change));
+  row.stats.sum_sq_value.Add(times * static_cast<double>(perturbation.sum_sq_weight));
 }
 
 void ApplyRowErrorAt(uint32_t site, float* y, int64_t first_row, int64_t rows, int64_t cols,

@@ -80,9 +80,9 @@ struct NormPerturbation {
 };
 NormPerturbation ComparePerturbed(std::span<const float> clean, std::span<const float> perturbed);
 
-// Counts the application of a norm to rows first_row .. first_row + rows - 1, each as one call: row
-// (forward, kRmsNorm, layer), whose elements are the channels of a perturbed weight.
-void CountNormRows(const RowNoise& noise, int64_t first_row, int64_t rows, int layer,
+// Counts the application of a norm to `rows` tokens of one group, each as one call: row (forward,
+// norm, layer), whose elements are the channels of a perturbed weight.
+void CountNormRows(GroupCounts* counts, int64_t rows, numerics::Operator norm, int layer,
                    const NormPerturbation& perturbation);
 
 // Perturbs rows first_row .. first_row + rows - 1 of the pass with the error that `noise` has for

@@ -108,6 +108,7 @@ absl::Status SequencePass::Impl::Run(const SequenceRequest& request, const Logit
     LayOut(request, count, cache);
     GroupCounts counts(numerics::Phase::kEval, static_cast<int>(config.num_layers));
     const RowSegment segment = {.begin = 0, .end = count, .counts = &counts};
+    const NormDraw* const clean_norms = nullptr;
     const DecodePass pass = {.weights = weights.get(),
                              .pages = &pages,
                              .rope = &rope,
@@ -117,6 +118,7 @@ absl::Status SequencePass::Impl::Run(const SequenceRequest& request, const Logit
                                        .keys = keys,
                                        .segments = {&segment, 1}},
                              .rows = rows,
+                             .norms = {&clean_norms, 1},
                              .observer = request.observer};
     RunDecodePass(pass, &scratch);
     if (visit != nullptr) VisitLogits(pass, request.prompt_tokens - 1, count, *visit);

@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "model/kernels/row_kernels.h"
 #include "model/noise_context.h"
+#include "model/norm_draw.h"
 #include "model/operand_error.h"
 #include "model/row_ops.h"
 #include "model/thread_pool.h"
@@ -108,7 +109,12 @@ struct TrainPass final : torch::CustomClassHolder {
   std::vector<numerics::RowKey> forward_keys;   // one per row
   std::vector<numerics::RowKey> gradient_keys;  // of g_x
   std::vector<GroupCounts> forward_counts;      // per worker
-  std::vector<std::vector<float>> aqn_norms;    // perturbed norms; empty without AQN
+  // Runs of rows from 0 whose norms share a draw of AQN; none without AQN.
+  struct AqnRun {
+    NormDraw draw;
+    int64_t end = 0;
+  };
+  std::vector<AqnRun> aqn_runs;
 
   // hw_error_injection: null where it does not act in this phase. Its draws of rows, one per row,
   // and of weights.
@@ -159,8 +165,14 @@ absl::StatusOr<PassHandle> LayOutPass(std::span<const TrainGroup> groups,
 // Differentiable operators over [rows, features] tensors, float32, contiguous.
 at::Tensor EmbedRows(const at::Tensor& weight, const PassHandle& pass);
 at::Tensor AddRows(const at::Tensor& a, const at::Tensor& b, const PassHandle& pass);
-// aqn_norm: index into TrainPass::aqn_norms of the weight that acts in place of gamma, or -1.
-at::Tensor NormRows(const at::Tensor& x, const at::Tensor& gamma, int64_t aqn_norm,
+// Which norm it is: for its draw and its counts.
+struct NormSite {
+  numerics::Operator op;
+  int layer;
+};
+// RMSNorm with gamma, or with what AQN makes of it for the group of each row. x: [rows, features],
+// or [rows * heads, head_dim].
+at::Tensor NormRows(const at::Tensor& x, const at::Tensor& gamma, const NormSite& site,
                     const PassHandle& pass);
 // bias: may be undefined.
 at::Tensor LinearRows(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,

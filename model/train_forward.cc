@@ -188,31 +188,36 @@ struct TrainModel::Impl {
     context.injected = nullptr;
   }
 
-  absl::Status DrawAqn(const TrainAqn& aqn, TrainPass* pass) const {
-    if (aqn.plan == nullptr || aqn.sigma == 0.0) return absl::OkStatus();
-    if (aqn.plan->draw != numerics::AqnDrawScope::kPerVersion) {
-      return absl::UnimplementedError("AQN draws per group and per worker are not built");
-    }
-    const numerics::AqnDraw draw = {.key = base::AqnKey(aqn.run_seed, aqn.policy_version),
-                                    .sigma = aqn.sigma,
-                                    .mode = aqn.plan->sigma_mode};
+  // The clean norms by NormSlot.
+  CleanNorms Norms() const {
     const int num_layers = static_cast<int>(parameters.config.num_layers);
-    const auto add = [&](int64_t index, const numerics::NormId& norm) {
-      const at::Tensor gamma = Tensor(index);
-      const std::span<const float> clean(gamma.data_ptr<float>(),
-                                         static_cast<size_t>(gamma.numel()));
-      pass->aqn_norms.emplace_back(clean.size());
-      numerics::ApplyAqn(clean, pass->aqn_norms.back(), norm, draw,
-                         numerics::LayerMultiplier(*aqn.plan, norm.layer, num_layers, aqn.step),
-                         nullptr);
-    };
-    for (int layer = 0; layer < num_layers; ++layer) {
-      add(layers[static_cast<size_t>(layer)].input_norm, {layer, numerics::NormKind::kInputNorm});
-      add(layers[static_cast<size_t>(layer)].post_norm,
-          {layer, numerics::NormKind::kPostAttentionNorm});
+    CleanNorms norms(NormSlots(num_layers));
+    for (const numerics::AqnTarget& norm :
+         numerics::AqnNorms({.num_layers = num_layers, .qk_norm = parameters.config.qk_norm})) {
+      const at::Tensor& gamma =
+          parameters.Get(numerics::OperatorPath(norm.op, norm.layer) + ".weight");
+      norms[NormSlot(norm.op, norm.layer, num_layers)] = {gamma.const_data_ptr<float>(),
+                                                          static_cast<size_t>(gamma.numel())};
     }
-    add(final_norm, {numerics::kNoLayer, numerics::NormKind::kFinalNorm});
-    return absl::OkStatus();
+    return norms;
+  }
+
+  // Draws the norms of every group; neighbouring groups under one key share theirs.
+  void DrawAqn(std::span<const TrainGroup> groups, const numerics::VersionAqn& aqn,
+               TrainPass* pass) const {
+    if (!aqn.acts()) return;
+    const CleanNorms clean = Norms();
+    uint64_t last_key = 0;
+    for (size_t g = 0; g < groups.size(); ++g) {
+      const uint64_t key = aqn.Key(groups[g].group_index, groups[g].worker);
+      if (g == 0 || key != last_key) {
+        pass->aqn_runs.push_back(
+            {.draw = DrawNorms(clean, static_cast<int>(layers.size()), aqn, key, nullptr)});
+      }
+      last_key = key;
+      pass->aqn_runs.back().end =
+          g + 1 < groups.size() ? pass->groups[g + 1].prompt.first : pass->rows();
+    }
   }
 
   at::Tensor Linear(const at::Tensor& x, Operator op, int64_t layer, int64_t weight, int64_t bias,
@@ -225,34 +230,35 @@ struct TrainModel::Impl {
   }
 
   // RMSNorm over each head (Qwen3); x itself where the model has none.
-  at::Tensor HeadNorm(const at::Tensor& x, int64_t norm, const PassHandle& pass) const {
+  at::Tensor HeadNorm(const at::Tensor& x, int64_t norm, const NormSite& site,
+                      const PassHandle& pass) const {
     if (norm < 0) return x;
     const at::Tensor heads = x.view({-1, parameters.config.head_dim});
-    return NormRows(heads, Tensor(norm), -1, pass).view(x.sizes());
+    return NormRows(heads, Tensor(norm), site, pass).view(x.sizes());
   }
 
   LogProbs Run(const PassHandle& pass) const {
-    const auto aqn = [&](int64_t index) { return pass->aqn_norms.empty() ? -1 : index; };
     at::Tensor x = EmbedRows(Tensor(embedding), pass);  // [rows, hidden]
     // Every linear's backward pass runs, and errs, whatever lies below the lowest adapter.
     if (parameters.lora.enabled() && at::GradMode::is_enabled()) x.set_requires_grad(true);
     for (int64_t l = 0; l < parameters.config.num_layers; ++l) {
       const LayerIndex& layer = layers[static_cast<size_t>(l)];
-      at::Tensor normed = NormRows(x, Tensor(layer.input_norm), aqn(2 * l), pass);
+      const auto norm = [l](Operator op) { return NormSite{op, static_cast<int>(l)}; };
+      at::Tensor normed = NormRows(x, Tensor(layer.input_norm), norm(Operator::kInputNorm), pass);
       const at::Tensor q = HeadNorm(Linear(normed, Operator::kQ, l, layer.q, layer.q_bias, pass),
-                                    layer.q_norm, pass);
+                                    layer.q_norm, norm(Operator::kQNorm), pass);
       const at::Tensor k = HeadNorm(Linear(normed, Operator::kK, l, layer.k, layer.k_bias, pass),
-                                    layer.k_norm, pass);
+                                    layer.k_norm, norm(Operator::kKNorm), pass);
       const at::Tensor v = Linear(normed, Operator::kV, l, layer.v, layer.v_bias, pass);
       const at::Tensor attended = AttendRows(q, k, v, pass);
       x = AddRows(x, Linear(attended, Operator::kO, l, layer.o, -1, pass), pass);
-      normed = NormRows(x, Tensor(layer.post_norm), aqn(2 * l + 1), pass);
+      normed = NormRows(x, Tensor(layer.post_norm), norm(Operator::kPostAttentionNorm), pass);
       const at::Tensor gate = Linear(normed, Operator::kGate, l, layer.gate, -1, pass);
       const at::Tensor up = Linear(normed, Operator::kUp, l, layer.up, -1, pass);
       x = AddRows(x, Linear(SwiGluRows(gate, up, pass), Operator::kDown, l, layer.down, -1, pass),
                   pass);
     }
-    x = NormRows(x, Tensor(final_norm), aqn(2 * parameters.config.num_layers), pass);
+    x = NormRows(x, Tensor(final_norm), {Operator::kFinalNorm, numerics::kNoLayer}, pass);
     return HeadLogProbs(x, Tensor(head), head, parameters.config.tie_word_embeddings, pass);
   }
 
@@ -292,7 +298,7 @@ absl::StatusOr<LogProbs> TrainModel::Forward(std::span<const TrainGroup> groups,
                                              numerics::NoiseCounters* counters) {
   return RunTorchFor<LogProbs>("forward pass", [&]() -> absl::StatusOr<LogProbs> {
     TEMPER_ASSIGN_OR_RETURN(PassHandle pass, LayOutPass(groups, options, &impl_->context));
-    TEMPER_RETURN_IF_ERROR(impl_->DrawAqn(options.aqn, pass.get()));
+    impl_->DrawAqn(groups, options.aqn, pass.get());
     const numerics::NoisePolicy* policy = options.noise.policy;
     at::Tensor& apart = impl_->context.tied_head_gradient;
     if (options.gradients && impl_->parameters.config.tie_word_embeddings &&

@@ -25,7 +25,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "model/parameters.h"
-#include "numerics/aqn.h"
+#include "numerics/aqn_draw.h"
 #include "numerics/noise_counters.h"
 #include "numerics/noise_policy.h"
 #include "numerics/site.h"
@@ -41,6 +41,7 @@ struct TrainGroup {
   uint64_t group_index = 0;
   std::vector<int32_t> prompt_ids;  // at least one
   std::vector<TrainCompletion> completions;
+  uint64_t worker = 0;  // that sampled it, as numerics::AqnWorker; AQN per worker reads it
 };
 
 // How a pass errs.
@@ -56,20 +57,11 @@ struct TrainNoise {
   uint64_t policy_version = 0;  // of the weights: keys the injected error of weights
 };
 
-// AQN inside the learner's own norms (`where: both`). sigma 0 or plan null: clean norms.
-struct TrainAqn {
-  const numerics::AqnPlan* plan = nullptr;
-  double sigma = 0.0;
-  int64_t step = 0;
-  uint64_t run_seed = 0;
-  uint64_t policy_version = 0;
-};
-
 struct LogProbOptions {
   double temperature = 1.0;  // > 0: log softmax(logits / temperature)
   TrainNoise noise;
-  TrainAqn aqn;
-  bool gradients = true;  // false: no graph is kept (old_logprob, probes)
+  numerics::VersionAqn aqn;  // in the norms of this pass, as it was when its groups were sampled
+  bool gradients = true;     // false: no graph is kept (old_logprob, probes)
 };
 
 // One entry per completion token: groups in order, their completions in order, tokens in order.

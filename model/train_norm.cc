@@ -72,25 +72,71 @@ struct AddFunction : torch::autograd::Function<AddFunction> {
   }
 };
 
+// The weight of a norm for every row of a pass: one draw after the other, or the clean one for all.
+class RowWeights {
+ public:
+  // x_rows: a multiple of the pass's rows, where heads are normed.
+  RowWeights(const at::Tensor& gamma, const NormSite& site, int64_t x_rows, const TrainPass& pass)
+      : clean_(gamma.const_data_ptr<float>()),
+        slot_(NormSlot(site.op, site.layer, static_cast<int>(pass.context->config.num_layers))),
+        vectors_(x_rows / pass.rows()),
+        pass_(pass) {}
+
+  // Calls f(first, last + 1, weight) for the runs of one draw in rows begin .. end - 1 of x.
+  template <typename F>
+  void ForEachRun(int64_t begin, int64_t end, F f) const {
+    if (pass_.aqn_runs.empty()) return f(begin, end, clean_);
+    for (const TrainPass::AqnRun& run : pass_.aqn_runs) {
+      const int64_t last = std::min(run.end * vectors_, end);
+      if (begin < last) {
+        f(begin, last, run.draw.Weight(slot_, clean_));
+        begin = last;
+      }
+    }
+  }
+
+  // Counts the norm once per row of the pass.
+  void Count(const NormSite& site, GroupCounts* counts) const {
+    int64_t begin = 0;
+    for (const TrainPass::AqnRun& run : pass_.aqn_runs) {
+      CountNormRows(counts, run.end - begin, site.op, site.layer,
+                    run.draw.norms[slot_].perturbation);
+      begin = run.end;
+    }
+    if (begin < pass_.rows()) CountNormRows(counts, pass_.rows() - begin, site.op, site.layer, {});
+  }
+
+ private:
+  const float* const clean_;
+  const size_t slot_;
+  const int64_t vectors_;
+  const TrainPass& pass_;
+};
+
 struct NormFunction : torch::autograd::Function<NormFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& gamma,
-                            int64_t aqn_norm, const PassHandle& pass) {
+                            int64_t op, int64_t layer, const PassHandle& pass) {
     const TrainContext& context = *pass->context;
     const int64_t rows = x.size(0), cols = x.size(1);
     at::Tensor y = at::empty({rows, cols}, x.options());
     at::Tensor inv_rms = at::empty({rows}, x.options());
     const float* xs = x.const_data_ptr<float>();
-    const float* gs = Weight(gamma, aqn_norm, *pass);
+    const NormSite site = {static_cast<numerics::Operator>(op), static_cast<int>(layer)};
+    const RowWeights weights(gamma, site, rows, *pass);
     float* ys = y.mutable_data_ptr<float>();
     float* rs = inv_rms.mutable_data_ptr<float>();
     const auto eps = static_cast<float>(context.config.rms_norm_eps);
     pass->context->threads.Split(rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
-      context.kernels.rms_norm(xs + begin * cols, end - begin, cols, cols, gs, eps,
-                               ys + begin * cols, cols, rs + begin);
+      weights.ForEachRun(begin, end, [&](int64_t first, int64_t last, const float* gs) {
+        context.kernels.rms_norm(xs + first * cols, last - first, cols, cols, gs, eps,
+                                 ys + first * cols, cols, rs + first);
+      });
     });
+    weights.Count(site, &pass->forward_counts.front());
     ctx->save_for_backward({x, gamma, inv_rms});
     ctx->saved_data["pass"] = c10::IValue::make_capsule(pass);
-    ctx->saved_data["aqn_norm"] = aqn_norm;
+    ctx->saved_data["op"] = op;
+    ctx->saved_data["layer"] = layer;
     return y;
   }
 
@@ -102,26 +148,25 @@ struct NormFunction : torch::autograd::Function<NormFunction> {
     at::Tensor gx = at::empty_like(g);
     at::Tensor ggamma = at::zeros({cols}, g.options());
     const float* xs = saved[0].const_data_ptr<float>();
-    const float* weight = Weight(saved[1], ctx->saved_data["aqn_norm"].toInt(), *pass);
+    const NormSite site = {static_cast<numerics::Operator>(ctx->saved_data["op"].toInt()),
+                           static_cast<int>(ctx->saved_data["layer"].toInt())};
+    const RowWeights weights(saved[1], site, rows, *pass);
     const float* rs = saved[2].const_data_ptr<float>();
     const float* gs = g.const_data_ptr<float>();
     float* gxs = gx.mutable_data_ptr<float>();
     float* ggammas = ggamma.mutable_data_ptr<float>();
     const kernels::RowKernels& kernels = pass->context->kernels;
     pass->context->threads.Split(rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
-      kernels.rms_norm_backward(xs + begin * cols, gs + begin * cols, weight, rs + begin,
-                                end - begin, cols, gxs + begin * cols);
+      weights.ForEachRun(begin, end, [&](int64_t first, int64_t last, const float* weight) {
+        kernels.rms_norm_backward(xs + first * cols, gs + first * cols, weight, rs + first,
+                                  last - first, cols, gxs + first * cols);
+      });
     });
     pass->context->threads.Split(cols, 48, [&](int64_t begin, int64_t end, int) {
       kernels.rms_norm_gamma(xs, gs, rs, rows, cols, begin, end, ggammas);
     });
-    return {gx, ggamma, at::Tensor(), at::Tensor()};
-  }
-
-  // AQN adds a constant to gamma, so the gradient of gamma is that of what acted.
-  static const float* Weight(const at::Tensor& gamma, int64_t aqn_norm, const TrainPass& pass) {
-    return aqn_norm < 0 ? gamma.const_data_ptr<float>()
-                        : pass.aqn_norms[static_cast<size_t>(aqn_norm)].data();
+    // AQN adds a constant to gamma, so the gradient of gamma is that of what acted.
+    return {gx, ggamma, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -167,9 +212,10 @@ at::Tensor EmbedRows(const at::Tensor& weight, const PassHandle& pass) {
 at::Tensor AddRows(const at::Tensor& a, const at::Tensor& b, const PassHandle& pass) {
   return AddFunction::apply(a, b, pass);
 }
-at::Tensor NormRows(const at::Tensor& x, const at::Tensor& gamma, int64_t aqn_norm,
+at::Tensor NormRows(const at::Tensor& x, const at::Tensor& gamma, const NormSite& site,
                     const PassHandle& pass) {
-  return NormFunction::apply(x, gamma, aqn_norm, pass);
+  return NormFunction::apply(x, gamma, static_cast<int64_t>(site.op),
+                             static_cast<int64_t>(site.layer), pass);
 }
 at::Tensor SwiGluRows(const at::Tensor& gate, const at::Tensor& up, const PassHandle& pass) {
   return SwiGluFunction::apply(gate, up, pass);

@@ -3,22 +3,15 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <cmath>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "numerics/gaussian.h"
-#include "services/base/check.h"
 
 namespace temper::numerics {
 namespace {
-
-// The checksum reads floats as bytes; workers on other hosts must read the same ones.
-static_assert(std::endian::native == std::endian::little);
 
 // The model of the findings that the presets were written for.
 constexpr int kPresetLayers = 28;
@@ -74,16 +67,15 @@ double PresetMultiplier(const AqnPlan& plan, int layer, int num_layers, int64_t 
   return 1.0;
 }
 
-Operator NormOperator(NormKind kind) {
-  switch (kind) {
-    case NormKind::kInputNorm:
-      return Operator::kInputNorm;
-    case NormKind::kPostAttentionNorm:
-      return Operator::kPostAttentionNorm;
-    case NormKind::kFinalNorm:
-      break;
-  }
-  return Operator::kFinalNorm;
+// Selected without being named.
+bool OnByDefault(const AqnPlan& plan, Operator op) {
+  if (op == Operator::kQNorm || op == Operator::kKNorm) return false;
+  return IsNorm(op) ? plan.norms : plan.linears;
+}
+
+bool PatternSelects(const AqnPlan& plan, const std::string& pattern, const AqnTarget& target) {
+  return OnByDefault(plan, target.op) ? PatternSelects(pattern, target.op, target.layer)
+                                      : PatternNames(pattern, target.op, target.layer);
 }
 
 bool UsesEpochs(AqnSchedule schedule) {
@@ -138,15 +130,37 @@ void CheckLayers(const AqnPlan& plan, int num_layers, std::vector<std::string>* 
           absl::StrFormat("the multiplier %g of layer %d is not a number >= 0", multiplier, layer));
     }
   }
-  bool any = false;
-  for (int layer = 0; layer < num_layers; ++layer) {
-    any = any || LayerMultiplier(plan, layer, num_layers, 0) > 0.0;
+}
+
+void CheckTargets(const AqnPlan& plan, const ModelShape& shape,
+                  std::vector<std::string>* mistakes) {
+  std::vector<AqnTarget> candidates = AqnNorms(shape);
+  for (const AqnTarget& linear : AqnLinears(shape)) candidates.push_back(linear);
+  for (const std::string& pattern : plan.target_modules) {
+    const bool any =
+        std::any_of(candidates.begin(), candidates.end(),
+                    [&](const AqnTarget& target) { return PatternSelects(plan, pattern, target); });
+    if (any) continue;
+    mistakes->push_back(absl::StrFormat(
+        "target_modules: '%s' selects no norm of this model (%d layers, %s); q_norm, k_norm and "
+        "linears are selected by name only, and a dense model has no router",
+        pattern, shape.num_layers, shape.qk_norm ? "with q_norm and k_norm" : "no q_norm"));
   }
-  const bool final_norm = plan.final_norm && layers.preset == LayerPreset::kNone &&
-                          LayerMultiplier(plan, kNoLayer, num_layers, 0) > 0.0;
-  if (!any && !final_norm) {
-    mistakes->push_back(
-        absl::StrFormat("layer_sigma_config selects none of the model's %d layers", num_layers));
+  // Under a preset the final norm alone is no selection of layers.
+  const std::vector<AqnTarget> targets = AqnTargets(plan, shape);
+  const bool layers_chosen = plan.layers.enabled && plan.layers.preset != LayerPreset::kNone;
+  const bool any = std::any_of(targets.begin(), targets.end(), [&](const AqnTarget& target) {
+    return target.layer >= 0 || !layers_chosen;
+  });
+  if (!any) {
+    mistakes->push_back(absl::StrFormat(
+        "layer_sigma_config and target_modules select none of the model's %d layers",
+        shape.num_layers));
+  }
+  const bool linears = std::any_of(targets.begin(), targets.end(),
+                                   [](const AqnTarget& target) { return !IsNorm(target.op); });
+  if (linears && plan.draw == AqnDrawScope::kPerGroup) {
+    mistakes->push_back("draw per_group: of norms only, the weights of linears are packed once");
   }
 }
 
@@ -193,14 +207,15 @@ double LayerMultiplier(const AqnPlan& plan, int layer, int num_layers, int64_t t
   return it == layers.layer_multipliers.end() ? layers.default_multiplier : it->second;
 }
 
-absl::Status ValidateAqn(const AqnPlan& plan, int num_layers, bool null_arm) {
+absl::Status ValidateAqn(const AqnPlan& plan, const ModelShape& shape, bool null_arm) {
   if (!plan.enabled || plan.schedule == AqnSchedule::kNone) return absl::OkStatus();
   std::vector<std::string> mistakes;
   CheckSchedule(plan, null_arm, &mistakes);
-  if (num_layers < 1) {
-    mistakes.push_back(absl::StrFormat("a model of %d layers has no norms", num_layers));
+  if (shape.num_layers < 1) {
+    mistakes.push_back(absl::StrFormat("a model of %d layers has no norms", shape.num_layers));
   } else {
-    CheckLayers(plan, num_layers, &mistakes);
+    CheckLayers(plan, shape.num_layers, &mistakes);
+    CheckTargets(plan, shape, &mistakes);
   }
   if (mistakes.empty() && !null_arm && SigmaIsZeroAtEveryStep(plan)) {
     mistakes.push_back("sigma is 0 at every step; say null_arm: true if that is meant");
@@ -209,54 +224,57 @@ absl::Status ValidateAqn(const AqnPlan& plan, int num_layers, bool null_arm) {
   return absl::InvalidArgumentError(absl::StrJoin(mistakes, "\n"));
 }
 
-std::vector<NormId> AqnNorms(int num_layers) {
-  std::vector<NormId> norms;
-  for (int layer = 0; layer < num_layers; ++layer) {
-    norms.push_back({layer, NormKind::kInputNorm});
-    norms.push_back({layer, NormKind::kPostAttentionNorm});
+std::vector<AqnTarget> AqnNorms(const ModelShape& shape) {
+  std::vector<AqnTarget> norms;
+  for (int layer = 0; layer < shape.num_layers; ++layer) {
+    norms.push_back({layer, Operator::kInputNorm});
+    if (shape.qk_norm) {
+      norms.push_back({layer, Operator::kQNorm});
+      norms.push_back({layer, Operator::kKNorm});
+    }
+    norms.push_back({layer, Operator::kPostAttentionNorm});
   }
-  norms.push_back({kNoLayer, NormKind::kFinalNorm});
+  norms.push_back({kNoLayer, Operator::kFinalNorm});
   return norms;
 }
 
-std::string NormName(const NormId& norm) {
-  const std::string name(OperatorName(NormOperator(norm.kind)));
-  return norm.layer < 0 ? name : absl::StrCat("layers.", norm.layer, ".", name);
-}
-
-uint32_t NormSite(const NormId& norm) {
-  return Site(norm.layer, NormOperator(norm.kind), TensorRole::kWeightOperand);
-}
-
-double RootMeanSquare(std::span<const float> values) {
-  if (values.empty()) return 0.0;
-  double sum = 0.0;
-  for (const float value : values) sum += static_cast<double>(value) * value;
-  return std::sqrt(sum / static_cast<double>(values.size()));
-}
-
-void ApplyAqn(std::span<const float> gamma, std::span<float> perturbed, const NormId& norm,
-              const AqnDraw& draw, double multiplier, AqnReport* report, SimdPath path) {
-  TEMPER_CHECK(gamma.size() == perturbed.size(), "gamma and its copy have one length");
-  const uint32_t site = NormSite(norm);
-  double scale = draw.sigma * multiplier;
-  if (draw.mode == SigmaMode::kRelativeToRms) scale *= RootMeanSquare(gamma);
-  const auto rounded = static_cast<float>(scale);
-  std::vector<float> normals(gamma.size(), 0.0f);
-  if (rounded != 0.0f) {
-    FillGaussian(normals.data(), static_cast<int64_t>(normals.size()), draw.key, site, 0, 0, path);
+std::vector<AqnTarget> AqnLinears(const ModelShape& shape) {
+  std::vector<AqnTarget> linears;
+  for (int layer = 0; layer < shape.num_layers; ++layer) {
+    for (const Operator op : {Operator::kQ, Operator::kK, Operator::kV, Operator::kO,
+                              Operator::kGate, Operator::kUp, Operator::kDown}) {
+      linears.push_back({layer, op});
+    }
   }
-  double largest = 0.0;
-  for (size_t c = 0; c < gamma.size(); ++c) {
-    const float clean = gamma[c];
-    perturbed[c] = rounded == 0.0f ? clean : std::fma(rounded, normals[c], clean);
-    largest = std::max(largest, std::abs(static_cast<double>(perturbed[c]) - clean));
-  }
-  if (report == nullptr) return;
-  report->sigma = draw.sigma;
-  if (largest > 0.0) ++report->norms_touched;
-  report->max_abs_change = std::max(report->max_abs_change, largest);
-  report->checksum ^= XXH3_64bits_withSeed(perturbed.data(), perturbed.size_bytes(), site);
+  return linears;
+}
+
+bool IsNorm(Operator op) { return op >= Operator::kRmsNorm; }
+
+bool IsAqnSelected(const AqnPlan& plan, const AqnTarget& target) {
+  if (plan.target_modules.empty()) return OnByDefault(plan, target.op);
+  return std::any_of(
+      plan.target_modules.begin(), plan.target_modules.end(),
+      [&](const std::string& pattern) { return PatternSelects(plan, pattern, target); });
+}
+
+double AqnMultiplier(const AqnPlan& plan, const AqnTarget& target, int num_layers, int64_t t) {
+  return IsAqnSelected(plan, target) ? LayerMultiplier(plan, target.layer, num_layers, t) : 0.0;
+}
+
+std::vector<AqnTarget> AqnTargets(const AqnPlan& plan, const ModelShape& shape) {
+  std::vector<AqnTarget> targets = AqnNorms(shape);
+  for (const AqnTarget& linear : AqnLinears(shape)) targets.push_back(linear);
+  // No preset is 0 at one step and above it at another.
+  std::erase_if(targets, [&](const AqnTarget& target) {
+    return !(AqnMultiplier(plan, target, shape.num_layers, 0) > 0.0);
+  });
+  return targets;
+}
+
+std::string AqnTargetName(const AqnTarget& target) {
+  const std::string name(OperatorName(target.op));
+  return target.layer < 0 ? name : absl::StrCat("layers.", target.layer, ".", name);
 }
 
 uint64_t Fingerprint(const AqnPlan& plan) {
@@ -269,6 +287,8 @@ uint64_t Fingerprint(const AqnPlan& plan) {
                           plan.total_steps, plan.epochs, plan.steps_per_epoch,
                           static_cast<int>(plan.sigma_mode), static_cast<int>(plan.draw),
                           plan.in_learner ? 1 : 0, plan.final_norm ? 1 : 0);
+    absl::StrAppendFormat(&text, " norms=%d linears=%d", plan.norms ? 1 : 0, plan.linears ? 1 : 0);
+    for (const std::string& pattern : plan.target_modules) absl::StrAppend(&text, " ", pattern);
     if (plan.layers.enabled) {
       absl::StrAppendFormat(&text, " preset=%d default=%a", static_cast<int>(plan.layers.preset),
                             plan.layers.default_multiplier);

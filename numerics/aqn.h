@@ -3,23 +3,23 @@
 // Adaptive Quantization Noise: Gaussian noise on the weights of RMSNorm while the policy samples,
 //   gamma'[c] = gamma[c] + sigma(t) * m_layer * n[c]      (sigma_mode absolute)
 //   gamma'[c] = gamma[c] + sigma(t) * m_layer * RMS(gamma) * n[c]   (relative_to_rms)
-// with one draw per channel and policy version. The clean gamma is never changed. Formulas and
-// sources: docs/numerics.md, "AQN". All functions are pure and thread-safe.
+// Here: when, where and how strong. The draw itself: numerics/aqn_draw.h. Formulas and sources:
+// docs/numerics.md, "AQN". All functions are pure and thread-safe.
 
 #include <cstdint>
 #include <map>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "numerics/simd_path.h"
+#include "numerics/noise_policy.h"
 #include "numerics/site.h"
 
 namespace temper::numerics {
 
 enum class AqnSchedule { kNone, kConstant, kGlobal, kEpochAware, kEpochRestart };
 enum class SigmaMode { kAbsolute, kRelativeToRms };
+// What shares one draw: all that a policy version samples, a group of it, or a worker's part of it.
 enum class AqnDrawScope { kPerVersion, kPerGroup, kPerWorker };
 enum class LayerPreset { kNone, kTargeted, kVariable, kZone, kDepthHeuristic };
 
@@ -47,6 +47,12 @@ struct AqnPlan {
   AqnDrawScope draw = AqnDrawScope::kPerVersion;
   bool in_learner = false;  // also in the learner's forward passes
   bool final_norm = true;   // also the norm before lm_head
+  bool norms = true;        // input, post-attention and final norms
+  bool linears = false;     // the linears of the decoder
+  // Patterns as NoiseSpec's. Empty: the above. Otherwise what of the above they select, and norms
+  // of heads (q_norm, k_norm) and linears that they name.
+  std::vector<std::string> target_modules;
+  bool force = false;  // also noise that CheckLinearShare refuses (numerics/aqn_draw.h)
   LayerSigmaConfig layers;
 };
 
@@ -59,49 +65,35 @@ double Sigma(const AqnPlan& plan, int64_t t);
 // the final norm, whose m is 0 where the plan leaves it out.
 double LayerMultiplier(const AqnPlan& plan, int layer, int num_layers, int64_t t);
 
-// All mistakes at once: ranges, schedule without its numbers, layers the model does not have, a
-// preset that selects no layer, a sigma that is 0 at every step (unless null_arm). InvalidArgument
-// with one mistake per line.
-absl::Status ValidateAqn(const AqnPlan& plan, int num_layers, bool null_arm = false);
-
-// The norms AQN may act on: two per layer and the final one, 2 L + 1, in the model's order.
-enum class NormKind { kInputNorm, kPostAttentionNorm, kFinalNorm };
-struct NormId {
+// A weight that AQN may act on: of a norm, or of a linear of the decoder.
+struct AqnTarget {
   int layer = kNoLayer;
-  NormKind kind = NormKind::kFinalNorm;
-  friend bool operator==(const NormId&, const NormId&) = default;
-};
-std::vector<NormId> AqnNorms(int num_layers);
-// "layers.3.input_norm", "layers.3.post_attention_norm", "final_norm".
-std::string NormName(const NormId& norm);
-// The site of a norm's weight: its operator with TensorRole::kWeightOperand.
-uint32_t NormSite(const NormId& norm);
-
-// What was done to a model's norms; a worker acknowledges it, the learner compares.
-struct AqnReport {
-  double sigma = 0.0;           // Sigma(plan, t), before multipliers
-  int64_t norms_touched = 0;    // norms with at least one changed channel
-  double max_abs_change = 0.0;  // largest |gamma' - gamma|
-  uint64_t checksum = 0;  // XOR over norms of XXH3-64(gamma' as little-endian floats, seed site)
-  friend bool operator==(const AqnReport&, const AqnReport&) = default;
+  Operator op = Operator::kFinalNorm;
+  friend bool operator==(const AqnTarget&, const AqnTarget&) = default;
 };
 
-// One draw for a whole model.
-struct AqnDraw {
-  uint64_t key = 0;    // base::AqnKey(run seed, policy_version)
-  double sigma = 0.0;  // Sigma(plan, t)
-  SigmaMode mode = SigmaMode::kAbsolute;
-};
+// The norms of a model in its order: in every layer the input norm, those of q and k where it has
+// them, and the post-attention norm; then the final one.
+std::vector<AqnTarget> AqnNorms(const ModelShape& shape);
+// The linears of its decoder: q, k, v, o, gate, up, down of every layer.
+std::vector<AqnTarget> AqnLinears(const ModelShape& shape);
+// Whether an operator's weight is that of a norm (q_norm and k_norm are) or of a decoder linear.
+bool IsNorm(Operator op);
+// Whether the plan selects a weight by its kind and its module path; layers have their say in
+// AqnMultiplier.
+bool IsAqnSelected(const AqnPlan& plan, const AqnTarget& target);
+// The multiplier of one weight at step t: LayerMultiplier where the plan selects it, else 0.
+double AqnMultiplier(const AqnPlan& plan, const AqnTarget& target, int num_layers, int64_t t);
+// The weights of a model whose multiplier is above 0 at some step: norms, then linears.
+std::vector<AqnTarget> AqnTargets(const AqnPlan& plan, const ModelShape& shape);
+// "layers.3.input_norm", "layers.3.q", "final_norm".
+std::string AqnTargetName(const AqnTarget& target);
 
-// perturbed = gamma + sigma * multiplier * [RMS(gamma)] * n, element = channel, in float32:
-// fma(scale, n, gamma) with scale rounded to float once. gamma and perturbed: [channels], may be
-// the same memory only for scratch use. report: may be null; the norm is added to it.
-void ApplyAqn(std::span<const float> gamma, std::span<float> perturbed, const NormId& norm,
-              const AqnDraw& draw, double multiplier, AqnReport* report,
-              SimdPath path = BestSimdPath());
-
-// Root mean square of a weight, accumulated in double; 0 for none.
-double RootMeanSquare(std::span<const float> values);
+// All mistakes at once: ranges, schedule without its numbers, layers the model does not have, a
+// preset that selects no layer, a pattern that selects no weight of it, a sigma that is 0 at every
+// step (unless null_arm), a draw per group of linears, whose weights would have to be packed for
+// every group. InvalidArgument with one mistake per line.
+absl::Status ValidateAqn(const AqnPlan& plan, const ModelShape& shape, bool null_arm = false);
 
 // 64-bit fingerprint of everything in the plan that changes a draw or its size.
 uint64_t Fingerprint(const AqnPlan& plan);

@@ -4,6 +4,7 @@
 #include <array>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -82,9 +83,7 @@ class Findings {
   int wrong_ = 0;
 };
 
-bool IsAqn(const NoiseRowId& id) {
-  return id.role == TensorRole::kWeightOperand && id.op == Operator::kRmsNorm;
-}
+bool IsAqn(const NoiseRowId& id) { return id.role == TensorRole::kWeightNoise; }
 bool IsNoisyOp(const NoiseRowId& id) { return !IsAqn(id) && !IsInjection(id); }
 
 std::string NeverRan(std::string_view what) {
@@ -132,15 +131,23 @@ void FindMissing(const InjectionPolicy& policy, int num_layers, const NoiseCount
   }
 }
 
-// The largest scale of the norms of a layer among `versions`.
-double LargestAqnScale(const AqnPlan& plan, int layer, int num_layers,
+// The largest scale of a weight among `versions`.
+double LargestAqnScale(const AqnPlan& plan, const AqnTarget& target, int num_layers,
                        std::span<const uint64_t> versions) {
   double largest = 0.0;
   for (const uint64_t version : versions) {
     const auto t = static_cast<int64_t>(version);
-    largest = std::max(largest, Sigma(plan, t) * LayerMultiplier(plan, layer, num_layers, t));
+    largest = std::max(largest, Sigma(plan, t) * AqnMultiplier(plan, target, num_layers, t));
   }
   return largest;
+}
+
+// Every weight that AQN may act on, whatever norms the model has.
+std::vector<AqnTarget> AqnCandidates(int num_layers) {
+  const ModelShape shape = {.num_layers = num_layers, .qk_norm = true};
+  std::vector<AqnTarget> candidates = AqnNorms(shape);
+  for (const AqnTarget& linear : AqnLinears(shape)) candidates.push_back(linear);
+  return candidates;
 }
 
 }  // namespace
@@ -156,12 +163,12 @@ std::string NoiseRowName(const NoiseRowId& row) {
 
 bool IsInjection(const NoiseRowId& row) {
   return row.role == TensorRole::kInputOperand || row.role == TensorRole::kInjectedOutput ||
-         (row.role == TensorRole::kWeightOperand && row.op != Operator::kRmsNorm);
+         row.role == TensorRole::kWeightOperand;
 }
 
 TensorRole RoleInPass(Direction direction, Operator op) {
   if (direction == Direction::kBackward) return TensorRole::kGradInput;
-  return op == Operator::kRmsNorm ? TensorRole::kWeightOperand : TensorRole::kOutput;
+  return IsNorm(op) && op != Operator::kRmsNorm ? TensorRole::kWeightNoise : TensorRole::kOutput;
 }
 
 void NoiseCounters::Count(const NoiseRowId& row, const ErrorStats& stats) {
@@ -198,10 +205,10 @@ ErrorStats NoiseCounters::Total(Phase phase, Direction direction, TensorRole rol
   return total;
 }
 
-NoiseRow NoiseCounters::Aqn() const {
+NoiseRow NoiseCounters::Aqn(Phase phase) const {
   NoiseRow total;
   for (const auto& [id, row] : rows_) {
-    if (id.phase != Phase::kRollout || !IsAqn(id)) continue;
+    if (id.phase != phase || !IsAqn(id)) continue;
     total.operator_calls += row.operator_calls;
     total.stats.Merge(row.stats);
   }
@@ -265,13 +272,14 @@ absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters,
 }
 
 absl::Status CheckAqnSeen(const AqnPlan& plan, int num_layers, std::span<const uint64_t> versions,
-                          const NoiseCounters& counters) {
+                          const NoiseCounters& counters, Phase phase) {
   if (versions.empty()) return absl::OkStatus();
   Findings findings;
-  for (int layer = kNoLayer; layer < num_layers; ++layer) {
-    const NoiseRowId id = {Phase::kRollout, Direction::kForward, layer, Operator::kRmsNorm,
-                           TensorRole::kWeightOperand};
-    const double scale = LargestAqnScale(plan, layer, num_layers, versions);
+  const bool acts = phase == Phase::kRollout || plan.in_learner;
+  for (const AqnTarget& target : AqnCandidates(num_layers)) {
+    const NoiseRowId id = {phase, Direction::kForward, target.layer, target.op,
+                           TensorRole::kWeightNoise};
+    const double scale = acts ? LargestAqnScale(plan, target, num_layers, versions) : 0.0;
     const auto it = counters.rows().find(id);
     if (it != counters.rows().end()) {
       findings.Note(

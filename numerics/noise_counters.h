@@ -20,8 +20,8 @@ namespace temper::numerics {
 // A row of the table. layer: kNoLayer for operators outside the layers. role: whose values were
 // perturbed. An operator's result (kOutput) and its two gradients (kGradInput, kGradWeight) err by
 // `noisy_ops`; a linear's operands (kInputOperand, kWeightOperand) and its result (kInjectedOutput)
-// by `hw_error_injection`, and such a row is counted only where that acts; the weight of a norm
-// (kRmsNorm, kWeightOperand) is perturbed by AQN.
+// by `hw_error_injection`, and such a row is counted only where that acts; a weight (kInputNorm and
+// its siblings, kWeightNoise) is perturbed by AQN.
 struct NoiseRowId {
   Phase phase = Phase::kRollout;
   Direction direction = Direction::kForward;
@@ -38,8 +38,8 @@ std::string NoiseRowName(const NoiseRowId& row);
 bool IsInjection(const NoiseRowId& row);
 
 // The role of a row that is named by direction and operator alone: on the wire, and in the engines'
-// dense counts of one pass. kGradWeight never is: its error acts outside the passes. Rows of
-// hw_error_injection name theirs.
+// dense counts of one pass; a norm's is kWeightNoise. kGradWeight never is: its error acts outside
+// the passes. Rows of hw_error_injection name theirs.
 TensorRole RoleInPass(Direction direction, Operator op);
 
 struct NoiseRow {
@@ -63,9 +63,9 @@ class NoiseCounters {
   ErrorStats Total(Phase phase, Direction direction) const;
   // The same of one role; of an injection's too.
   ErrorStats Total(Phase phase, Direction direction, TensorRole role) const;
-  // What AQN did to the weights of norms in the rollouts: one call per norm and token,
+  // What AQN did to weights in one phase: one call per norm (or linear under AQN) and token,
   // operator_calls with the norms that ran clean.
-  NoiseRow Aqn() const;
+  NoiseRow Aqn(Phase phase = Phase::kRollout) const;
   // Rollout forward and train forward together: what "achieved error scale" means in a report.
   ErrorStats TotalForward() const;
 
@@ -99,12 +99,13 @@ struct MadePass {
 absl::Status CheckSeen(const NoisePolicy& policy, const NoiseCounters& counters,
                        std::span<const MadePass> made);
 
-// The same of AQN in the rollouts of one step. versions: those that sampled any token of what was
-// counted; with none there is nothing to see. FailedPrecondition, naming the row, where the weight
-// of a layer's norms (or of the final one) has sigma * multiplier > 0 in one of the versions, but
-// no perturbed norm of it was counted or none of its channels changed, and where it has 0 in all of
-// them, but channels were changed.
+// The same of AQN in the forward passes of one phase: rollouts, or the learner's where its norms
+// have it too (plan.in_learner; in other phases than the rollout nothing is configured otherwise).
+// versions: those that sampled any token of what was counted; with none there is nothing to see.
+// FailedPrecondition, naming the row, where a norm or linear has sigma * multiplier > 0 in one of
+// the versions, but was not counted as perturbed or none of its numbers changed, and where it has 0
+// in all of them, but numbers were changed.
 absl::Status CheckAqnSeen(const AqnPlan& plan, int num_layers, std::span<const uint64_t> versions,
-                          const NoiseCounters& counters);
+                          const NoiseCounters& counters, Phase phase = Phase::kRollout);
 
 }  // namespace temper::numerics

@@ -1,5 +1,6 @@
 // Globs over the components of module paths.
 
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -53,6 +54,11 @@ bool MatchesFrom(const Components& pattern, size_t p, const Components& path, si
          MatchesFrom(pattern, p + 1, path, t + 1);
 }
 
+std::string_view LastComponent(std::string_view path) {
+  const size_t dot = path.rfind('.');
+  return dot == std::string_view::npos ? path : path.substr(dot + 1);
+}
+
 }  // namespace
 
 bool PathMatches(std::string_view pattern, std::string_view path) {
@@ -68,6 +74,21 @@ bool PathMatches(std::string_view pattern, std::string_view path) {
     if (MatchesFrom(parts, 0, components, start)) return true;
   }
   return false;
+}
+
+bool PatternSelects(std::string_view pattern, Operator op, int layer) {
+  const std::string path = OperatorPath(op, layer);
+  if (PathMatches(pattern, path)) return true;
+  const std::string_view last = LastComponent(path);
+  const std::string alias =
+      path.substr(0, path.size() - last.size()) + std::string(OperatorName(op));
+  return PathMatches(pattern, alias);
+}
+
+bool PatternNames(std::string_view pattern, Operator op, int layer) {
+  const std::string_view last = LastComponent(pattern);
+  return (last == OperatorName(op) || last == LastComponent(OperatorPath(op, layer))) &&
+         PatternSelects(pattern, op, layer);
 }
 
 }  // namespace temper::numerics

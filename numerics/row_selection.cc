@@ -16,6 +16,8 @@ Operator RowOperator(Operator op) {
     case Operator::kInputNorm:
     case Operator::kPostAttentionNorm:
     case Operator::kFinalNorm:
+    case Operator::kQNorm:
+    case Operator::kKNorm:
       return Operator::kRmsNorm;
     default:
       return op;
@@ -36,6 +38,8 @@ bool HasRow(Operator op, int layer, const ModelShape& shape) {
     case Operator::kInputNorm:
     case Operator::kPostAttentionNorm:
     case Operator::kFinalNorm:
+    case Operator::kQNorm:
+    case Operator::kKNorm:
       return false;  // rows of kRmsNorm
     default:
       return layer >= 0;
@@ -54,16 +58,10 @@ std::string_view LastComponent(std::string_view path) {
   return dot == std::string_view::npos ? path : path.substr(dot + 1);
 }
 
-// True if the pattern's last component is the operator's name, letter by letter.
-bool Names(std::string_view pattern, Operator op, int layer) {
-  const std::string_view last = LastComponent(pattern);
-  return (last == OperatorName(op) || last == LastComponent(OperatorPath(op, layer))) &&
-         PatternSelects(pattern, op, layer);
-}
-
 // What a target pattern selects before layers and excludes are taken away.
 bool Targets(std::string_view pattern, Operator op, int layer, const RowSelectionSpec& spec) {
-  return OnByDefault(op, spec) ? PatternSelects(pattern, op, layer) : Names(pattern, op, layer);
+  return OnByDefault(op, spec) ? PatternSelects(pattern, op, layer)
+                               : PatternNames(pattern, op, layer);
 }
 
 // Calls f(op, layer) for every row the model has; layer kNoLayer comes last.
@@ -126,7 +124,7 @@ bool Selects(const RowSelectionSpec& spec, Operator op, int layer) {
   bool targeted = by_default, named = false;
   for (const std::string& pattern : spec.target_modules) {
     targeted = targeted || Targets(pattern, op, layer, spec);
-    named = named || Names(pattern, op, layer);
+    named = named || PatternNames(pattern, op, layer);
   }
   if (!targeted) return false;
   if (!spec.target_layers.empty()) {
@@ -140,15 +138,6 @@ bool Selects(const RowSelectionSpec& spec, Operator op, int layer) {
 }
 
 }  // namespace
-
-bool PatternSelects(std::string_view pattern, Operator op, int layer) {
-  const std::string path = OperatorPath(op, layer);
-  if (PathMatches(pattern, path)) return true;
-  const std::string_view last = LastComponent(path);
-  const std::string alias =
-      path.substr(0, path.size() - last.size()) + std::string(OperatorName(op));
-  return PathMatches(pattern, alias);
-}
 
 std::string OperatorPath(Operator op, int layer) {
   if (op == Operator::kLmHead) return "lm_head";
@@ -167,6 +156,8 @@ std::string OperatorPath(Operator op, int layer) {
     case Operator::kAttentionScores:
     case Operator::kAttentionValues:
     case Operator::kSoftmax:
+    case Operator::kQNorm:
+    case Operator::kKNorm:
       return absl::StrFormat("%sself_attn.%s", prefix, OperatorName(op));
     case Operator::kSilu:
     case Operator::kRouter:

@@ -22,6 +22,7 @@ enum class LearnerNoise { kSame, kFresh, kNone };
 struct ModelShape {
   int num_layers = 0;
   int num_experts = 0;        // 0: dense
+  bool qk_norm = false;       // norms over the heads of q and k
   std::set<int> lora_layers;  // layers with an adapter; not empty: all other weights are frozen
 };
 
@@ -75,6 +76,9 @@ bool PathMatches(std::string_view pattern, std::string_view path);
 
 // True if `pattern` selects the operator's module, by its path or by the operator's short name.
 bool PatternSelects(std::string_view pattern, Operator op, int layer);
+
+// The same, where the pattern's last component is the operator's name, letter by letter.
+bool PatternNames(std::string_view pattern, Operator op, int layer);
 
 // The module path of an operator: "model.layers.3.self_attn.q_proj", "lm_head", ...
 std::string OperatorPath(Operator op, int layer);

@@ -27,9 +27,12 @@ constexpr std::array<std::string_view, kOperatorCount> kOperatorNames = {"q",
                                                                          "rms_norm",
                                                                          "input_norm",
                                                                          "post_attention_norm",
-                                                                         "final_norm"};
+                                                                         "final_norm",
+                                                                         "q_norm",
+                                                                         "k_norm"};
 constexpr std::array<std::string_view, kTensorRoleCount> kRoleNames = {
-    "output", "grad_input", "grad_weight", "input_operand", "weight_operand", "injected_output"};
+    "output",         "grad_input",      "grad_weight", "input_operand",
+    "weight_operand", "injected_output", "weight_noise"};
 
 template <typename Enum, size_t N>
 std::optional<Enum> Find(const std::array<std::string_view, N>& names, std::string_view name) {

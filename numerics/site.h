@@ -38,12 +38,14 @@ enum class Operator : uint8_t {
   kAttentionValues = 12,
   kSoftmax = 13,
   kSilu = 14,
-  kRmsNorm = 15,  // all norms, in policy rows and counters; sites name one of the three below
+  kRmsNorm = 15,  // all norms, in policy rows; sites and the rows of AQN name one of those below
   kInputNorm = 16,
   kPostAttentionNorm = 17,
   kFinalNorm = 18,
+  kQNorm = 19,  // over each head of q, and of k, before the rotary embedding (Qwen3)
+  kKNorm = 20,
 };
-inline constexpr int kOperatorCount = 19;
+inline constexpr int kOperatorCount = 21;
 
 // Which tensor of an operator an error acts on. Numbers enter sites, of which they have 3 bits.
 enum class TensorRole : uint8_t {
@@ -53,8 +55,9 @@ enum class TensorRole : uint8_t {
   kInputOperand = 3,
   kWeightOperand = 4,
   kInjectedOutput = 5,  // the result, by hw_error_injection (kOutput: by noisy_ops)
+  kWeightNoise = 6,     // a weight under AQN; in counters only, draws are keyed by kWeightOperand
 };
-inline constexpr int kTensorRoleCount = 6;
+inline constexpr int kTensorRoleCount = 7;
 
 // The layer of an operator that belongs to no layer (lm_head, the final norm).
 inline constexpr int kNoLayer = -1;

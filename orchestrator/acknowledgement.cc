@@ -28,6 +28,12 @@ AcknowledgementDecision DecideAcknowledgement(const VersionFacts& facts,
                                      first->aqn_checksum)};
     }
   }
+  const bool own_draws = !facts.same_draw_everywhere && facts.aqn_sigma > 0;
+  if (first && own_draws && now.member != first->member &&
+      now.aqn_checksum == first->aqn_checksum) {
+    return {false, absl::StrFormat("AQN checksum %016x is that of %s, whose draw is its own",
+                                   now.aqn_checksum, first->member)};
+  }
   return {true, "accepted"};
 }
 

@@ -297,7 +297,7 @@ absl::Status Coordinator::AcknowledgeWeights(const v1::AcknowledgeWeightsRequest
     return absl::OkStatus();
   }
   const Acknowledgement now{request.base_weights_hash(), request.aqn_sigma(), request.aqn_norms(),
-                            request.aqn_checksum()};
+                            request.aqn_checksum(), request.member_id()};
   std::optional<Acknowledgement> first;
   if (auto known = first_acknowledged_.find(request.version());
       known != first_acknowledged_.end()) {
@@ -306,7 +306,7 @@ absl::Status Coordinator::AcknowledgeWeights(const v1::AcknowledgeWeightsRequest
   const v1::NoiseInjectionConfig& aqn = plan_.config.trainer().noise_injection();
   const AcknowledgementDecision decision =
       DecideAcknowledgement({manifest->second.base_weights_hash(), manifest->second.aqn().sigma(),
-                             !aqn.has_draw() || aqn.draw() == "per_version"},
+                             !aqn.has_draw() || aqn.draw() != "per_worker"},
                             first, now);
   reply->set_accepted(decision.accepted);
   reply->set_reason(decision.reason);

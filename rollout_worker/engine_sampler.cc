@@ -59,9 +59,9 @@ absl::Status FillFrom(const weights::WeightVersion& version, model::Parameters* 
 class EngineSampler final : public Sampler {
  public:
   // base: with setup.lora, the frozen base; else without tensors.
-  EngineSampler(const RunSetup& setup, model::Parameters base,
+  EngineSampler(const RunSetup& setup, uint64_t worker, model::Parameters base,
                 std::unique_ptr<model::DecodeEngine> engine)
-      : setup_(setup), base_(std::move(base)), engine_(std::move(engine)) {}
+      : setup_(setup), worker_(worker), base_(std::move(base)), engine_(std::move(engine)) {}
 
   absl::StatusOr<numerics::AqnReport> Install(const weights::WeightVersion& version) override {
     const v1::Manifest& manifest = version.manifest();
@@ -75,7 +75,8 @@ class EngineSampler final : public Sampler {
                          {.plan = &setup_.aqn,
                           .sigma = manifest.aqn().sigma(),
                           .step = static_cast<int64_t>(manifest.aqn().step()),
-                          .run_seed = setup_.config.seed()},
+                          .run_seed = setup_.config.seed(),
+                          .worker = worker_},
                          {.policy = &setup_.policy.injection(), .run_seed = setup_.config.seed()}));
     if (manifest.aqn().sigma() > 0.0 && report.norms_touched == 0) {
       return absl::FailedPreconditionError(
@@ -94,6 +95,7 @@ class EngineSampler final : public Sampler {
 
  private:
   const RunSetup& setup_;
+  const uint64_t worker_;  // numerics::AqnWorker
   const model::Parameters base_;
   const std::unique_ptr<model::DecodeEngine> engine_;
 };
@@ -101,6 +103,7 @@ class EngineSampler final : public Sampler {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Sampler>> MakeEngineSampler(const RunSetup& setup,
+                                                           std::string_view member_id,
                                                            const weights::WeightVersion* base) {
   if (setup.lora.enabled() != (base != nullptr)) {
     return absl::InvalidArgumentError("adapters need their base, and whole models none");
@@ -114,7 +117,8 @@ absl::StatusOr<std::unique_ptr<Sampler>> MakeEngineSampler(const RunSetup& setup
       auto engine,
       model::DecodeEngine::Create(
           {.config = setup.model, .threads = static_cast<int>(setup.config.rollout().threads())}));
-  return std::make_unique<EngineSampler>(setup, std::move(frozen), std::move(engine));
+  return std::make_unique<EngineSampler>(setup, numerics::AqnWorker(member_id), std::move(frozen),
+                                         std::move(engine));
 }
 
 }  // namespace temper::rollout_worker

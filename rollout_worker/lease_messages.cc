@@ -238,8 +238,7 @@ absl::Status CheckEvalNoise(const RunSetup& setup, const GeneratedLease& generat
   numerics::NoiseCounters counters;
   for (const model::GeneratedGroup& group : generated.result.groups) counters.Merge(group.counters);
   for (const auto& [id, row] : counters.rows()) {
-    if (id.role == numerics::TensorRole::kWeightOperand && !numerics::IsInjection(id) &&
-        row.stats.changed > 0) {
+    if (id.role == numerics::TensorRole::kWeightNoise && row.stats.changed > 0) {
       return absl::FailedPreconditionError(absl::StrCat("noise row ", numerics::NoiseRowName(id),
                                                         ": an evaluation has no AQN, but ",
                                                         row.stats.changed, " channels changed"));

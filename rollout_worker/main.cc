@@ -4,6 +4,7 @@
 // the run.
 
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "rollout_worker/engine_sampler.h"
@@ -27,10 +28,11 @@ constexpr char kRole[] = "rollout_worker";
 absl::StatusOr<std::unique_ptr<Sampler>> PrepareSampler(const ModelPullOptions& pull,
                                                         std::unique_ptr<RunSetup>* setup) {
   TEMPER_ASSIGN_OR_RETURN(*setup, AwaitRunSetup(pull));
-  if (!(*setup)->lora.enabled()) return MakeEngineSampler(**setup);
+  const std::string& member_id = pull.membership->member_id();
+  if (!(*setup)->lora.enabled()) return MakeEngineSampler(**setup, member_id);
   TEMPER_ASSIGN_OR_RETURN(const auto base, AwaitBase(pull));
   (*setup)->base_hash = base->manifest().base_weights_hash();
-  return MakeEngineSampler(**setup, base.get());
+  return MakeEngineSampler(**setup, member_id, base.get());
 }
 
 absl::Status Serve(const member::ProcessFlags& flags) {

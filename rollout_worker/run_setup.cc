@@ -30,8 +30,7 @@ absl::StatusOr<std::unique_ptr<RunSetup>> MakeRunSetup(std::string run_id, v1::R
   setup->shape = model::NoiseShape(setup->model, setup->lora);
   TEMPER_ASSIGN_OR_RETURN(setup->policy,
                           config::NoisePolicyFromConfig(setup->config, setup->shape));
-  TEMPER_ASSIGN_OR_RETURN(setup->aqn,
-                          config::AqnPlanFromConfig(setup->config, setup->shape.num_layers));
+  TEMPER_ASSIGN_OR_RETURN(setup->aqn, config::AqnPlanFromConfig(setup->config, setup->shape));
   setup->noise_id = config::NoiseId(setup->policy, setup->aqn);
   setup->stop_ids = setup->model.eos_token_ids;
   return setup;

@@ -5,7 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "model/decode_engine.h"
-#include "numerics/aqn.h"
+#include "numerics/aqn_draw.h"
 #include "weights/weight_version.h"
 
 namespace temper::rollout_worker {

@@ -114,7 +114,8 @@ std::vector<ExpectedTensor> LoraTensors(const LoraSpec& spec) {
 }
 
 numerics::ModelShape NoiseShape(const ModelConfig& config, const LoraSpec& spec) {
-  numerics::ModelShape shape{.num_layers = static_cast<int>(config.num_layers)};
+  numerics::ModelShape shape{.num_layers = static_cast<int>(config.num_layers),
+                             .qk_norm = config.qk_norm};
   for (const LoraModule& module : spec.modules) shape.lora_layers.insert(module.layer);
   return shape;
 }

@@ -51,7 +51,7 @@ uint64_t FreshForwardErrorKey(uint64_t run_seed, uint64_t group_index, uint64_t 
 uint64_t GradInputErrorKey(uint64_t run_seed, uint64_t group_index, uint64_t optimizer_step);
 uint64_t GradWeightErrorKey(uint64_t run_seed, uint64_t optimizer_step);
 uint64_t FrozenErrorKey(uint64_t device_seed);
-// subscope: 0 for one draw per version, else group_index + 1 or worker number + 1.
+// subscope: 0 for one draw per version, else group_index + 1 or numerics::AqnWorker.
 uint64_t AqnKey(uint64_t run_seed, uint64_t policy_version, uint64_t subscope = 0);
 uint64_t SamplingKey(uint64_t run_seed, uint64_t group_index);
 // subscope: 0 for the draw of a version, which sampler and learner share, else the learner's own:

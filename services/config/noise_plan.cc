@@ -109,12 +109,29 @@ absl::Status CheckNames(const v1::NoiseInjectionConfig& aqn) {
   TEMPER_RETURN_IF_ERROR(one_of("draw", aqn.draw(), "per_version", "per_group", "per_worker"));
   TEMPER_RETURN_IF_ERROR(one_of("where", aqn.where(), "rollout", "both", "rollout"));
   for (const std::string& type : aqn.layer_types()) {
-    if (type != "rmsnorm") {
-      return absl::InvalidArgumentError(
-          absl::StrCat("trainer.noise_injection.layer_types: '", type, "' is not rmsnorm"));
+    if (type != "rmsnorm" && type != "linear") {
+      return absl::InvalidArgumentError(absl::StrCat("trainer.noise_injection.layer_types: '", type,
+                                                     "' is none of rmsnorm, linear"));
     }
   }
   return absl::OkStatus();
+}
+
+bool Holds(const google::protobuf::RepeatedPtrField<std::string>& names, const char* name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+// Validates against `shape`, or, without a model, against one that is deep enough for every layer
+// that is named; patterns then wait for a model.
+absl::Status Check(numerics::AqnPlan plan, numerics::ModelShape shape, bool null_arm) {
+  if (shape.num_layers < 0) {
+    shape.num_layers = kReferenceLayers;
+    for (const auto& [layer, multiplier] : plan.layers.layer_multipliers) {
+      shape.num_layers = std::max(shape.num_layers, layer + 1);
+    }
+    plan.target_modules.clear();
+  }
+  return numerics::ValidateAqn(plan, shape, null_arm);
 }
 
 }  // namespace
@@ -183,7 +200,8 @@ absl::StatusOr<numerics::NoisePolicy> EvaluationPolicyFromConfig(const v1::RunCo
   return numerics::EvaluationPolicy(base, error_scale, injected);
 }
 
-absl::StatusOr<numerics::AqnPlan> AqnPlanFromConfig(const v1::RunConfig& config, int num_layers) {
+absl::StatusOr<numerics::AqnPlan> AqnPlanFromConfig(const v1::RunConfig& config,
+                                                    const numerics::ModelShape& shape) {
   const v1::TrainerConfig& trainer = config.trainer();
   const v1::NoiseInjectionConfig& aqn = trainer.noise_injection();
   TEMPER_RETURN_IF_ERROR(CheckNames(aqn));
@@ -204,6 +222,10 @@ absl::StatusOr<numerics::AqnPlan> AqnPlanFromConfig(const v1::RunConfig& config,
                                            : numerics::AqnDrawScope::kPerVersion;
   plan.in_learner = aqn.where() == "both";
   plan.final_norm = aqn.final_norm();
+  plan.norms = Holds(aqn.layer_types(), "rmsnorm");
+  plan.linears = Holds(aqn.layer_types(), "linear");
+  plan.target_modules.assign(aqn.target_modules().begin(), aqn.target_modules().end());
+  plan.force = aqn.force();
   const v1::LayerSigmaConfig& layers = aqn.layer_sigma_config();
   plan.layers.enabled = layers.enabled();
   plan.layers.default_multiplier = layers.default_multiplier();
@@ -214,15 +236,7 @@ absl::StatusOr<numerics::AqnPlan> AqnPlanFromConfig(const v1::RunConfig& config,
   TEMPER_RETURN_IF_ERROR(CheckScan(layers, /*resolved=*/plan.enabled && num_layers >= 0));
   // A run without updates (an evaluation) has no schedule to check.
   if (plan.enabled && plan.total_steps > 0) {
-    // Without a model, one deep enough for every layer that is named stands for it.
-    int layers_checked = num_layers;
-    if (num_layers < 0) {
-      layers_checked = kReferenceLayers;
-      for (const auto& [layer, multiplier] : plan.layers.layer_multipliers) {
-        layers_checked = std::max(layers_checked, layer + 1);
-      }
-    }
-    TEMPER_RETURN_IF_ERROR(numerics::ValidateAqn(plan, layers_checked, trainer.null_arm()));
+    TEMPER_RETURN_IF_ERROR(Check(plan, shape, trainer.null_arm()));
   }
   return plan;
 }

@@ -41,10 +41,12 @@ absl::StatusOr<numerics::NoisePolicy> EvaluationPolicyFromConfig(const v1::RunCo
                                                                  double error_scale,
                                                                  bool injected = false);
 
-// The plan of `trainer.noise_injection`. num_layers: of the model, or < 0 to leave out the checks
-// that need it, those of preset from_scan among them: its multipliers stand in layer_multipliers
-// once the scan file was read (cli/scan_multipliers.h). InvalidArgument as numerics::ValidateAqn.
-absl::StatusOr<numerics::AqnPlan> AqnPlanFromConfig(const v1::RunConfig& config, int num_layers);
+// The plan of `trainer.noise_injection`. shape: of the model, or num_layers < 0 to leave out the
+// checks that need it, those of preset from_scan among them: its multipliers stand in
+// layer_multipliers once the scan file was read (cli/scan_multipliers.h). InvalidArgument as
+// numerics::ValidateAqn.
+absl::StatusOr<numerics::AqnPlan> AqnPlanFromConfig(const v1::RunConfig& config,
+                                                    const numerics::ModelShape& shape);
 
 // Fingerprint of error policy and AQN: a submitted group carries it, the learner refuses another.
 uint64_t NoiseId(const numerics::NoisePolicy& policy, const numerics::AqnPlan& plan);

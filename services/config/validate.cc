@@ -93,10 +93,6 @@ void CheckTrainer(const v1::RunConfig& c, Mistakes* m) {
   m->InRange("trainer.threads", t.threads(), 1, 1024);
   m->OneOf("trainer.device", t.device(), {"cpu", "cuda"});
   m->InRange("trainer.gap_probe_groups", t.gap_probe_groups(), 1, 1 << 20);
-  m->Require(t.gap_probe_every() == 0 || !t.noise_injection().enabled() ||
-                 t.noise_injection().draw() == "per_version",
-             "trainer.gap_probe_every: a probe re-creates AQN that was drawn per version; with "
-             "another trainer.noise_injection.draw use 0");
   m->OneOf("trainer.learner_noise", t.learner_noise(), {"same", "fresh", "none"});
   m->InRange("trainer.sft.problems_per_step", t.sft().problems_per_step(), 1, 1 << 20);
 
@@ -185,7 +181,14 @@ void CheckNoise(const v1::RunConfig& c, Mistakes* m) {
   m->OneOf("trainer.noisy_ops.gaussian", t.noisy_ops().gaussian(), {"exact", "fast"});
 
   CheckInjection(c, m);
-  if (m->Status().ok()) m->Add(AqnPlanFromConfig(c, /*num_layers=*/-1).status());
+  const v1::NoiseInjectionConfig& aqn = t.noise_injection();
+  m->Require(!aqn.enabled() || aqn.draw() != "per_worker" || t.max_staleness() > 0,
+             "trainer.noise_injection.draw: per_worker makes a synchronous run depend on who "
+             "samples a group; it needs trainer.max_staleness above 0");
+  m->Require(!aqn.enabled() || aqn.where() != "both" || t.max_staleness() == 0,
+             "trainer.noise_injection.where: both takes groups of one version; it needs "
+             "trainer.max_staleness 0");
+  if (m->Status().ok()) m->Add(AqnPlanFromConfig(c, {.num_layers = -1}).status());
 }
 
 void CheckLora(const v1::RunConfig& c, Mistakes* m) {
@@ -227,6 +230,18 @@ void CheckServices(const v1::RunConfig& c, Mistakes* m) {
   m->InRange("local.reward_servers", c.local().reward_servers(), 1, 64);
 }
 
+// Whether AQN is to act on the weight of a linear, of whatever model.
+bool AqnOfLinears(const v1::RunConfig& config) {
+  const v1::NoiseInjectionConfig& aqn = config.trainer().noise_injection();
+  const auto plan = AqnPlanFromConfig(config, {.num_layers = -1});
+  if (!plan.ok()) return false;  // said by Validate
+  const auto linears = numerics::AqnLinears({.num_layers = numerics::kMaxSiteIndex});
+  return aqn.force() ||
+         std::any_of(linears.begin(), linears.end(), [&](const numerics::AqnTarget& linear) {
+           return numerics::IsAqnSelected(*plan, linear);
+         });
+}
+
 }  // namespace
 
 absl::Status Validate(const v1::RunConfig& config) {
@@ -247,14 +262,8 @@ std::vector<std::string> Unbuilt(const v1::RunConfig& config) {
   };
   const v1::TrainerConfig& t = config.trainer();
   note(t.noisy_ops().enabled() && t.noisy_ops().all_ops(), "trainer.noisy_ops.all_ops");
-  note(t.noise_injection().enabled() && t.noise_injection().draw() != "per_version",
-       absl::StrCat("trainer.noise_injection.draw ", t.noise_injection().draw()));
-  note(t.noise_injection().enabled() && t.noise_injection().where() != "rollout",
-       absl::StrCat("trainer.noise_injection.where ", t.noise_injection().where()));
-  note(t.noise_injection().enabled() && !t.noise_injection().target_modules().empty(),
-       "trainer.noise_injection.target_modules");
-  note(t.noise_injection().enabled() && t.noise_injection().force(),
-       "trainer.noise_injection.force");
+  note(t.noise_injection().enabled() && AqnOfLinears(config),
+       "trainer.noise_injection of linears (layer_types, target_modules, force)");
   note(t.dapo().kl_coefficient() != 0, "trainer.dapo.kl_coefficient above 0 (a reference model)");
   note(config.rollout().device() == "cuda" || t.device() == "cuda", "device cuda");
   note(config.rollout().kv_after_swap() == "recompute", "rollout.kv_after_swap recompute");

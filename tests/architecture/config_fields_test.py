@@ -18,7 +18,7 @@ READERS = {
             error_gradient noise_key target_modules exclude_modules target_layers
             error_type fault_magnitude spike_probability deadzone_threshold relative gaussian
         NoiseInjectionConfig enabled schedule sigma_start sigma_end num_stages stages_per_epoch
-            layer_types sigma_mode draw where final_norm
+            layer_types sigma_mode draw where final_norm target_modules force
         LayerSigmaConfig enabled default_multiplier layer_multipliers preset scan_file
         TrainerConfig epochs updates_per_epoch learner_noise null_arm""",
     "services/config/lora_selection.cc": """
@@ -77,7 +77,6 @@ READERS = {
         RolloutConfig top_p top_k min_p device kv_after_swap
         TrainerConfig device
         DapoConfig kl_coefficient
-        NoiseInjectionConfig target_modules force
         WeightsConfig broadcaster""",
 }
 # Messages that are refused whole, by this expression of Unbuilt.

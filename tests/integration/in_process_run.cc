@@ -196,7 +196,7 @@ absl::Status InProcessRun::Join(v1::Role role, const std::string& id) {
 
 absl::StatusOr<int> InProcessRun::AddWorker() {
   Worker worker{.id = absl::StrCat("worker-", workers_.size())};
-  TEMPER_ASSIGN_OR_RETURN(worker.sampler, rollout_worker::MakeEngineSampler(*setup_));
+  TEMPER_ASSIGN_OR_RETURN(worker.sampler, rollout_worker::MakeEngineSampler(*setup_, worker.id));
   TEMPER_RETURN_IF_ERROR(Join(v1::ROLE_ROLLOUT_WORKER, worker.id));
   workers_.push_back(std::move(worker));
   return static_cast<int>(workers_.size()) - 1;

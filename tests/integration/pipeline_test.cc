@@ -200,6 +200,41 @@ TEST_F(Pipeline, ProbesOfTheGapFindNoImprecisionAndChangeNoWeight) {
   EXPECT_EQ(hashes[0], hashes[1]);
 }
 
+TEST_F(Pipeline, WithAqnInTheLearnerTooEveryGroupsDrawIsReplayedToTheBit) {
+  auto run = StartRun({"trainer.noise_injection.draw=per_group",
+                       "trainer.noise_injection.where=both", "eval.enabled=false"});
+  ASSERT_NE(run, nullptr);
+  AddWorkers(run.get(), 2);
+  ASSERT_THAT(run->PlayToTheEnd(), IsOk());
+  int noisy = 0;
+  for (const std::string& text : run->MetricsLines()) {
+    const auto line = nlohmann::json::parse(text);
+    EXPECT_EQ(line["logprob_abs_diff_max"], 0.0) << text;
+    EXPECT_EQ(line.contains("aqn_learner"), line["sigma"] > 0 && line["tokens_trained"] > 0);
+    if (!line.contains("aqn_learner")) continue;
+    EXPECT_GT(line["aqn_learner"]["elements_changed"], 0) << text;
+    ++noisy;
+  }
+  EXPECT_GT(noisy, 0);
+}
+
+TEST_F(Pipeline, WorkersWithDrawsOfTheirOwnAreToldApartAndRecreated) {
+  auto run =
+      StartRun({"trainer.noise_injection.draw=per_worker", "trainer.max_staleness=1",
+                "trainer.gap_probe_every=1", "trainer.gap_probe_groups=4", "eval.enabled=false"});
+  ASSERT_NE(run, nullptr);
+  AddWorkers(run.get(), 2);
+  ASSERT_THAT(run->PlayToTheEnd(), IsOk());
+  double aqn = 0.0;
+  for (const std::string& text : run->MetricsLines()) {
+    const auto line = nlohmann::json::parse(text);
+    if (!line.contains("gap_probe") || line["gap_probe"]["tokens"] == 0) continue;
+    EXPECT_EQ(line["gap_probe"]["precision_abs_max"], 0.0) << text;
+    aqn = std::max(aqn, line["gap_probe"]["aqn_abs_mean"].get<double>());
+  }
+  EXPECT_GT(aqn, 0.0);
+}
+
 TEST_F(Pipeline, ProbesOfAnAsynchronousRunFindStalenessAndNoImprecision) {
   auto run = StartRun({"trainer.max_staleness=2", "trainer.gap_probe_every=1",
                        "trainer.gap_probe_groups=4", "eval.enabled=false"});

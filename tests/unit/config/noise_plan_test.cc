@@ -100,5 +100,17 @@ TEST_F(RunConfigTest, ErrorParametersOutOfRangeAreRefusedWithTheirKey) {
               HasSubstr("eval.error_scales: "));
 }
 
+TEST_F(RunConfigTest, AqnPerWorkerIsOfAsynchronousRunsAndAqnInTheLearnerOfSynchronousOnes) {
+  const auto with = [&](const std::string& aqn) {
+    return std::string(kMinimal) + "trainer: {noise_injection: {enabled: true, " + aqn + "}}\n";
+  };
+  EXPECT_TRUE(LoadRunConfig(Write(with("draw: per_group, where: both"))).ok());
+  EXPECT_THAT(MistakesOf(with("draw: per_worker")), HasSubstr("max_staleness above 0"));
+  EXPECT_TRUE(LoadRunConfig(Write(with("draw: per_worker")), {"trainer.max_staleness=1"}).ok());
+  EXPECT_THAT(MistakesOf(with("where: both"), {"trainer.max_staleness=1"}),
+              HasSubstr("trainer.noise_injection.where: both"));
+  EXPECT_THAT(MistakesOf(with("layer_types: [conv]")), HasSubstr("none of rmsnorm, linear"));
+}
+
 }  // namespace
 }  // namespace temper::config

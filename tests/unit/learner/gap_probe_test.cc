@@ -25,6 +25,7 @@ using ::temper::testing::TrainerForTest;
 
 constexpr uint64_t kSeed = 3;
 constexpr uint32_t kSamples = 3;
+constexpr char kWorker[] = "rollout_worker-2";
 
 numerics::AqnPlan ConstantAqn() {
   return {.enabled = true,
@@ -44,9 +45,13 @@ PolicyTrainerOptions TrainerOptions(LearnerNoise draw, bool aqn) {
 class GapProbeTest : public ::testing::Test {
  protected:
   void Start(LearnerNoise draw, bool aqn, const numerics::InjectionSpec& injection = {}) {
-    options_ = TrainerOptions(draw, aqn);
-    options_.noise.set_injection(
+    PolicyTrainerOptions options = TrainerOptions(draw, aqn);
+    options.noise.set_injection(
         numerics::InjectionPolicy::Create(injection, {.num_layers = 2}).value());
+    StartWith(std::move(options));
+  }
+  void StartWith(PolicyTrainerOptions options) {
+    options_ = std::move(options);
     trainer_ = TrainerForTest(TinyParameters(), options_);
     engine_ = *model::DecodeEngine::Create({.config = trainer_->parameters().config});
     probe_ = std::make_unique<GapProbe>(
@@ -69,7 +74,8 @@ class GapProbeTest : public ::testing::Test {
                                  {.plan = &options_.aqn,
                                   .sigma = numerics::Sigma(options_.aqn, t),
                                   .step = t,
-                                  .run_seed = kSeed},
+                                  .run_seed = kSeed,
+                                  .worker = numerics::AqnWorker(kWorker)},
                                  {.policy = &options_.noise.injection(), .run_seed = kSeed}),
                 IsOk());
   }
@@ -94,6 +100,7 @@ class GapProbeTest : public ::testing::Test {
     for (size_t g = 0; g < request.groups.size(); ++g) {
       RolloutGroup group = {.group_index = request.groups[g].scope,
                             .prompt_token_ids = request.groups[g].prompt_ids,
+                            .worker = kWorker,
                             .oldest_version = trainer_->state().step,
                             .newest_version = trainer_->state().step};
       for (model::Completion& completion : generated->groups[g].completions) {
@@ -148,6 +155,41 @@ TEST_F(GapProbeTest, OnPolicyTheLearnersGapIsAqnAloneToTheBit) {
   EXPECT_EQ(static_cast<uint64_t>(step.gap.tokens), split.tokens);
   EXPECT_DOUBLE_EQ(step.gap.abs_sum, split.aqn.abs_sum) << "replayed error: no other gap";
   EXPECT_DOUBLE_EQ(-step.gap.k1_sum, split.aqn.sum);
+}
+
+TEST_F(GapProbeTest, EveryDrawOfAqnIsRecreatedToTheBit) {
+  for (const auto scope : {numerics::AqnDrawScope::kPerGroup, numerics::AqnDrawScope::kPerWorker}) {
+    PolicyTrainerOptions options = TrainerOptions(LearnerNoise::kSame, /*aqn=*/true);
+    options.aqn.draw = scope;
+    StartWith(options);
+    const auto groups = Sample(4, 2);
+    const GapSplit split = Probe(groups);
+    EXPECT_EQ(split.precision.abs_max, 0.0) << "another draw than the sampler's";
+    EXPECT_GT(split.aqn.abs_max, 1e-4);
+    ExpectSumIsWhole(split);
+    EXPECT_DOUBLE_EQ(Train(groups).gap.abs_sum, split.aqn.abs_sum);
+  }
+}
+
+TEST_F(GapProbeTest, WithAqnInTheLearnerTooThereIsNoGap) {
+  for (const auto scope :
+       {numerics::AqnDrawScope::kPerVersion, numerics::AqnDrawScope::kPerGroup}) {
+    PolicyTrainerOptions options = TrainerOptions(LearnerNoise::kSame, /*aqn=*/true);
+    options.aqn.draw = scope;
+    options.aqn.in_learner = true;
+    StartWith(options);
+    for (int step = 0; step < 2; ++step) {
+      const auto groups = Sample(4 + 2 * static_cast<uint64_t>(step), 2);
+      const GapSplit split = Probe(groups);
+      EXPECT_EQ(split.precision.abs_max, 0.0);
+      EXPECT_EQ(split.aqn.abs_max, 0.0) << "the learner's norms are the sampler's";
+      EXPECT_GT(split.noise.abs_max, 1e-3);
+      const DapoStepResult trained = Train(groups);
+      EXPECT_EQ(trained.gap.abs_max, 0.0);
+      EXPECT_GT(trained.counters.Aqn(numerics::Phase::kTrain).stats.changed, 0u);
+      BringOut();
+    }
+  }
 }
 
 TEST_F(GapProbeTest, WithoutErrorInTheLearnerItsGapIsTheWhole) {

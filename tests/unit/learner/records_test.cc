@@ -111,7 +111,7 @@ TEST(MetricsRecordTest, AqnIsTheCountOfPerturbedNormsAndNoPartOfTheInjections) {
   count.set_phase("rollout");
   count.set_direction("forward");
   count.set_layer(1);
-  count.set_operator_("rms_norm");
+  count.set_operator_("input_norm");
   count.set_calls(4);
   count.set_elements(100);
   count.set_elements_changed(98);

@@ -204,9 +204,11 @@ TEST(RolloutNoiseTest, AqnIsCheckedGroupByGroupAgainstTheVersionsThatSampledIt) 
                                  .total_steps = 8};  // 0 before version 4
   const auto with_norms = [](uint64_t index, uint64_t version, uint64_t elements) {
     RolloutGroup group = GroupWith(index, {1, 0}, version);
-    for (int layer = -1; layer < kLayers; ++layer) {
-      group.injections.push_back(CountOf("rms_norm", layer, elements));
+    for (int layer = 0; layer < kLayers; ++layer) {
+      group.injections.push_back(CountOf("input_norm", layer, elements));
+      group.injections.push_back(CountOf("post_attention_norm", layer, elements));
     }
+    group.injections.push_back(CountOf("final_norm", -1, elements));
     return group;
   };
   const auto check = [&](std::vector<RolloutGroup> groups) {

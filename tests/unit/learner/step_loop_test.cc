@@ -316,7 +316,7 @@ TEST(StepLoopTest, AqnThatWasPlannedAndPerturbedNoNormFailsTheRun) {
                  .total_steps = 3};
   LearnerForTest learner(options, FreshTrainer());  // whose submits count no norm
   EXPECT_THAT(learner.Run(), StatusIs(absl::StatusCode::kFailedPrecondition,
-                                      ::testing::HasSubstr("rollout forward rms_norm")));
+                                      ::testing::HasSubstr("rollout forward layers.0 input_norm")));
   ASSERT_EQ(learner.orchestrator_.stops().size(), 1u);
   EXPECT_TRUE(learner.orchestrator_.stops()[0].failed());
   EXPECT_TRUE(learner.orchestrator_.commits().empty());

@@ -1,4 +1,4 @@
-#include "numerics/aqn.h"
+#include "numerics/aqn_draw.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -178,7 +178,7 @@ TEST(ValidateAqn, ListsAllMistakesAtOnce) {
   plan.sigma_end = 0;
   plan.steps_per_epoch = 0;
   plan.layers = {.enabled = true, .layer_multipliers = {{30, 1.0}}};
-  const absl::Status status = ValidateAqn(plan, 28);
+  const absl::Status status = ValidateAqn(plan, {.num_layers = 28});
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   for (const char* part : {"sigma_start", "sigma_end", "steps_per_epoch", "layer 30"}) {
     EXPECT_THAT(std::string(status.message()), HasSubstr(part));
@@ -187,31 +187,32 @@ TEST(ValidateAqn, ListsAllMistakesAtOnce) {
 
 TEST(ValidateAqn, RefusesWhatWouldDoNothing) {
   AqnPlan plan = Plan(AqnSchedule::kGlobal);
-  EXPECT_TRUE(ValidateAqn(plan, 28).ok());
+  EXPECT_TRUE(ValidateAqn(plan, {.num_layers = 28}).ok());
   plan.total_steps = 1;  // the only step is the warm-up stage
-  EXPECT_FALSE(ValidateAqn(plan, 28).ok());
-  EXPECT_TRUE(ValidateAqn(plan, 28, /*null_arm=*/true).ok());
+  EXPECT_FALSE(ValidateAqn(plan, {.num_layers = 28}).ok());
+  EXPECT_TRUE(ValidateAqn(plan, {.num_layers = 28}, /*null_arm=*/true).ok());
   plan = Plan(AqnSchedule::kGlobal);
   plan.layers = {.enabled = true, .preset = LayerPreset::kTargeted};
-  EXPECT_TRUE(ValidateAqn(plan, 3).ok());
-  EXPECT_FALSE(ValidateAqn(plan, 2).ok());  // stands for layers 7 and 21: none of 14-17
+  EXPECT_TRUE(ValidateAqn(plan, {.num_layers = 3}).ok());
+  EXPECT_FALSE(
+      ValidateAqn(plan, {.num_layers = 2}).ok());  // stands for layers 7 and 21: none of 14-17
   plan.layers = {.enabled = true, .default_multiplier = 0.0};
-  EXPECT_FALSE(ValidateAqn(plan, 28).ok());
+  EXPECT_FALSE(ValidateAqn(plan, {.num_layers = 28}).ok());
   plan = Plan(AqnSchedule::kGlobal);
   plan.sigma_start = 0.0;
-  EXPECT_FALSE(ValidateAqn(plan, 28).ok());
+  EXPECT_FALSE(ValidateAqn(plan, {.num_layers = 28}).ok());
 }
 
 TEST(ApplyAqn, AddsTheKeyedNoiseAndKeepsTheCleanWeight) {
   std::vector<float> gamma(96, 1.5f), perturbed(96);
   const std::vector<float> clean = gamma;
   const AqnDraw draw = {.key = base::AqnKey(7, 3), .sigma = 0.05};
-  const NormId norm = {2, NormKind::kPostAttentionNorm};
+  const AqnTarget norm = {2, Operator::kPostAttentionNorm};
   AqnReport report;
   ApplyAqn(gamma, perturbed, norm, draw, 0.5, &report);
   EXPECT_EQ(gamma, clean);
   std::vector<float> normals(96);
-  FillGaussian(normals.data(), 96, draw.key, NormSite(norm));
+  FillGaussian(normals.data(), 96, draw.key, AqnSite(norm));
   for (size_t c = 0; c < 96; ++c) {
     EXPECT_EQ(perturbed[c], std::fma(0.025f, normals[c], 1.5f));
   }
@@ -230,13 +231,13 @@ TEST(ApplyAqn, RelativeModeScalesWithTheWeight) {
 }
 
 TEST(ApplyAqn, ChecksumNamesTheBytesInAnyOrderOfNorms) {
-  const std::vector<NormId> norms = AqnNorms(3);
+  const std::vector<AqnTarget> norms = AqnNorms({.num_layers = 3});
   ASSERT_EQ(norms.size(), 7u);
   std::vector<float> gamma(32, 1.0f), perturbed(32);
   auto report_of = [&](double sigma, uint64_t key, bool reversed) {
     AqnReport report;
     for (size_t i = 0; i < norms.size(); ++i) {
-      const NormId& norm = norms[reversed ? norms.size() - 1 - i : i];
+      const AqnTarget& norm = norms[reversed ? norms.size() - 1 - i : i];
       ApplyAqn(gamma, perturbed, norm, {.key = key, .sigma = sigma}, 1.0, &report);
     }
     return report;
@@ -251,14 +252,14 @@ TEST(ApplyAqn, ChecksumNamesTheBytesInAnyOrderOfNorms) {
 TEST(AqnNorms, HaveDistinctNamesAndSites) {
   std::set<std::string> names;
   std::set<uint32_t> sites;
-  for (const NormId& norm : AqnNorms(30)) {
-    names.insert(NormName(norm));
-    sites.insert(NormSite(norm));
+  for (const AqnTarget& norm : AqnNorms({.num_layers = 30})) {
+    names.insert(AqnTargetName(norm));
+    sites.insert(AqnSite(norm));
   }
   EXPECT_EQ(names.size(), 61u);
   EXPECT_EQ(sites.size(), 61u);
-  EXPECT_EQ(NormName({3, NormKind::kInputNorm}), "layers.3.input_norm");
-  EXPECT_EQ(NormName({}), "final_norm");
+  EXPECT_EQ(AqnTargetName({3, Operator::kInputNorm}), "layers.3.input_norm");
+  EXPECT_EQ(AqnTargetName({}), "final_norm");
 }
 
 TEST(AqnFingerprint, ChangesWithEveryFieldThatActs) {

@@ -134,16 +134,13 @@ TEST(CheckSeen, NamesAGradientThatWasNeverCountedThoughTheOtherWas) {
   }
 }
 
-constexpr NoiseRowId kNormOfLayer1 = {Phase::kRollout, Direction::kForward, 1, Operator::kRmsNorm,
-                                      TensorRole::kWeightOperand};
-
-// Norms of a model of two layers; those of layer 1 as given.
-NoiseCounters NormsSeen(const ErrorStats& layer_1) {
+// Norms of a model of two layers; the second of layer 1 as given.
+NoiseCounters NormsSeen(const ErrorStats& last_of_layer_1, Phase phase = Phase::kRollout) {
   NoiseCounters counters;
-  for (const int layer : {kNoLayer, 0, 1}) {
-    NoiseRowId id = kNormOfLayer1;
-    id.layer = layer;
-    counters.Count(id, layer == 1 ? layer_1 : Seen(64, 64));
+  for (const AqnTarget& norm : AqnNorms({.num_layers = 2})) {
+    const bool last = norm == AqnTarget{1, Operator::kPostAttentionNorm};
+    counters.Count({phase, Direction::kForward, norm.layer, norm.op, TensorRole::kWeightNoise},
+                   last ? last_of_layer_1 : Seen(64, 64));
   }
   return counters;
 }
@@ -159,30 +156,44 @@ TEST(CheckAqnSeen, NamesTheNormsThatWereNotPerturbed) {
   EXPECT_TRUE(CheckAqnSeen(plan, 2, versions, NormsSeen(Seen(64, 60))).ok());
   const absl::Status clean = CheckAqnSeen(plan, 2, versions, NormsSeen({}));
   EXPECT_EQ(clean.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(clean.message()), HasSubstr("rollout forward layers.1 rms_norm"));
+  EXPECT_THAT(std::string(clean.message()),
+              HasSubstr("rollout forward layers.1 post_attention_norm"));
   EXPECT_THAT(std::string(clean.message()), HasSubstr("1 wrong row"));
   EXPECT_THAT(std::string(CheckAqnSeen(plan, 2, versions, NormsSeen(Seen(64, 0))).message()),
               HasSubstr("none of 64 elements changed"));
   EXPECT_THAT(std::string(CheckAqnSeen(plan, 2, versions, NoiseCounters()).message()),
-              HasSubstr("3 wrong rows"));
+              HasSubstr("5 wrong rows"));
   EXPECT_TRUE(CheckAqnSeen(plan, 2, {}, NoiseCounters()).ok()) << "nothing was sampled";
 }
 
 TEST(CheckAqnSeen, NamesTheNormsThatWerePerturbedWithoutSigma) {
   const std::vector<uint64_t> versions = {2};
   EXPECT_THAT(std::string(CheckAqnSeen(AqnPlan(), 2, versions, NormsSeen({})).message()),
-              HasSubstr("rollout forward rms_norm weight_operand: not configured"));
+              HasSubstr("rollout forward layers.0 input_norm weight_noise: not configured"));
   AqnPlan plan = ConstantAqn(0.05);
-  plan.layers = {.enabled = true, .layer_multipliers = {{1, 0.0}}};
-  EXPECT_TRUE(CheckAqnSeen(plan, 2, versions, NormsSeen({})).ok()) << "layer 1 stays clean";
-  EXPECT_FALSE(CheckAqnSeen(plan, 2, versions, NormsSeen(Seen(64, 64))).ok());
+  plan.target_modules = {"input_layernorm", "layers.0.post_attention_norm", "model.norm"};
+  EXPECT_TRUE(CheckAqnSeen(plan, 2, versions, NormsSeen({})).ok()) << "one norm stays clean";
+  EXPECT_THAT(std::string(CheckAqnSeen(plan, 2, versions, NormsSeen(Seen(64, 64))).message()),
+              HasSubstr("layers.1 post_attention_norm weight_noise: not configured"));
+}
+
+TEST(CheckAqnSeen, TheLearnersNormsAreJudgedByWhetherThePlanIsForThemToo) {
+  const std::vector<uint64_t> versions = {2};
+  AqnPlan plan = ConstantAqn(0.05);
+  const NoiseCounters noisy = NormsSeen(Seen(64, 60), Phase::kTrain);
+  EXPECT_FALSE(CheckAqnSeen(plan, 2, versions, noisy, Phase::kTrain).ok());
+  EXPECT_TRUE(CheckAqnSeen(plan, 2, versions, NoiseCounters(), Phase::kTrain).ok());
+  plan.in_learner = true;
+  EXPECT_TRUE(CheckAqnSeen(plan, 2, versions, noisy, Phase::kTrain).ok());
+  EXPECT_FALSE(CheckAqnSeen(plan, 2, versions, NoiseCounters(), Phase::kTrain).ok());
+  EXPECT_FALSE(CheckAqnSeen(plan, 2, versions, NormsSeen({}, Phase::kTrain), Phase::kTrain).ok());
 }
 
 TEST(NoiseCounters, AqnIsNoPartOfTheErrorsTotalNorOfItsCheck) {
   const NoiseCounters counters = NormsSeen(Seen(64, 60));
   EXPECT_EQ(counters.Total(Phase::kRollout, Direction::kForward).elements, 0u);
-  EXPECT_EQ(counters.Aqn().stats.elements, 192u);
-  EXPECT_EQ(counters.Aqn().stats.changed, 188u);
+  EXPECT_EQ(counters.Aqn().stats.elements, 320u);
+  EXPECT_EQ(counters.Aqn().stats.changed, 316u);
   EXPECT_TRUE(CheckSeen(NoisePolicy(), counters).ok());
 }
 

@@ -381,7 +381,7 @@ TEST(Rewind, GroupsInFlightAtThatCommitArePendingAgain) {
 
 TEST(Acknowledgement, MustMatchManifestAndTheFirstWorker) {
   const VersionFacts facts{.base_weights_hash = 5, .aqn_sigma = 0.05};
-  const Acknowledgement good{5, 0.05, 9, 77};
+  const Acknowledgement good{5, 0.05, 9, 77, "worker-0"};
   EXPECT_TRUE(DecideAcknowledgement(facts, std::nullopt, good).accepted);
   EXPECT_TRUE(DecideAcknowledgement(facts, good, good).accepted);
   Acknowledgement bad = good;
@@ -399,11 +399,16 @@ TEST(Acknowledgement, MustMatchManifestAndTheFirstWorker) {
   bad = good;
   bad.aqn_norms = 0;
   EXPECT_THAT(DecideAcknowledgement(facts, std::nullopt, bad).reason, HasSubstr("touched 0 norms"));
-  EXPECT_TRUE(DecideAcknowledgement({.base_weights_hash = 5}, std::nullopt, {5, 0, 0, 0}).accepted);
+  EXPECT_TRUE(
+      DecideAcknowledgement({.base_weights_hash = 5}, std::nullopt, {5, 0, 0, 0, ""}).accepted);
   bad = good;
   bad.aqn_checksum = 78;
   const VersionFacts own_draws{5, 0.05, /*same_draw_everywhere=*/false};
   EXPECT_TRUE(DecideAcknowledgement(own_draws, good, bad).accepted);
+  EXPECT_TRUE(DecideAcknowledgement(own_draws, good, good).accepted) << "said again";
+  bad = good;
+  bad.member = "worker-1";
+  EXPECT_THAT(DecideAcknowledgement(own_draws, good, bad).reason, HasSubstr("is that of worker-0"));
 }
 
 }  // namespace

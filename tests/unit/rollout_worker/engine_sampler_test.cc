@@ -48,7 +48,7 @@ class EngineSamplerTest : public ::testing::Test {
 };
 
 TEST_F(EngineSamplerTest, SamplesWithTheReceivedBytesAsAnEngineWithTheModelItself) {
-  auto sampler = MakeEngineSampler(*setup_);
+  auto sampler = MakeEngineSampler(*setup_, "worker-0");
   ASSERT_THAT(sampler, IsOk());
   const auto report = (*sampler)->Install(*Publish(7, 0.05));
   ASSERT_THAT(report, IsOk());
@@ -80,7 +80,7 @@ TEST_F(EngineSamplerTest, SamplesWithTheReceivedBytesAsAnEngineWithTheModelItsel
 
 TEST_F(EngineSamplerTest, RefusesAVersionWhoseAqnChangesNoNorm) {
   setup_->aqn.layers = {.enabled = true, .default_multiplier = 0.0};
-  auto sampler = MakeEngineSampler(*setup_);
+  auto sampler = MakeEngineSampler(*setup_, "worker-0");
   ASSERT_THAT(sampler, IsOk());
   EXPECT_THAT((*sampler)->Install(*Publish(7, 0.05)),
               StatusIs(absl::StatusCode::kFailedPrecondition, ::testing::HasSubstr("0.05")));
@@ -88,7 +88,7 @@ TEST_F(EngineSamplerTest, RefusesAVersionWhoseAqnChangesNoNorm) {
 }
 
 TEST_F(EngineSamplerTest, InstallsNothingOfAVersionThatLacksATensor) {
-  auto sampler = MakeEngineSampler(*setup_);
+  auto sampler = MakeEngineSampler(*setup_, "worker-0");
   ASSERT_THAT(sampler, IsOk());
   const float one[] = {1.0F};
   const std::vector<weights::PublishedTensor> tensors = {

@@ -269,8 +269,8 @@ TEST_F(LeaseMessagesTest, AnEvaluationUnderAqnIsSeen) {
   norm.stats = {.calls = 1, .elements = 16, .changed = 16};
   generated.result.groups[0].counters.Add({.phase = numerics::Phase::kEval,
                                            .layer = 0,
-                                           .op = numerics::Operator::kRmsNorm,
-                                           .role = numerics::TensorRole::kWeightOperand},
+                                           .op = numerics::Operator::kInputNorm,
+                                           .role = numerics::TensorRole::kWeightNoise},
                                           norm);
   EXPECT_THAT(CheckEvalNoise(*setup_, generated),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("has no AQN")));
