@@ -6,14 +6,11 @@
 
 #include <cstdint>
 
+#include "numerics/kernels/error_element.h"
 #include "numerics/kernels/error_kernels.h"
 
 namespace temper::numerics::kernels {
 namespace {
-
-constexpr float kInfinity = __builtin_inff();
-// From here on a float has no fraction.
-constexpr float kNoFraction = 0x1p23f;
 
 template <typename F>
 inline void ForEach(const ErrorArguments& e, F f) {
@@ -27,34 +24,21 @@ inline void Error(const ErrorArguments& e) {
   const float* n = e.normals;
   switch (e.type) {
     case ErrorType::kAbsoluteGaussian:
-      return ForEach(e, [=](float x, int64_t i) { return __builtin_fmaf(size, n[i], x); });
+      return ForEach(e, [=](float x, int64_t i) { return AbsoluteGaussian(x, size, n[i]); });
     case ErrorType::kSystematicBias:
-      if (e.relative) return ForEach(e, [=](float x, int64_t) { return x * size; });
-      return ForEach(e, [=](float x, int64_t) {
-        const float moved = x + __builtin_copysignf(size, x);
-        return x == 0.0f ? x : moved;
-      });
+      if (e.relative) return ForEach(e, [=](float x, int64_t) { return RelativeBias(x, size); });
+      return ForEach(e, [=](float x, int64_t) { return Bias(x, size); });
     case ErrorType::kTruncation:
-      return ForEach(e, [=](float x, int64_t) {
-        const float steps = x / size;
-        const float cut = size * __builtin_truncf(steps);
-        return __builtin_fabsf(steps) < kNoFraction ? cut : x;
-      });
+      return ForEach(e, [=](float x, int64_t) { return Truncation(x, size); });
     case ErrorType::kDeadzone:
-      return ForEach(e, [=](float x, int64_t) { return __builtin_fabsf(x) < size ? 0.0f : x; });
+      return ForEach(e, [=](float x, int64_t) { return Deadzone(x, size); });
     case ErrorType::kSaturation:
-      return ForEach(e, [=](float x, int64_t) {
-        const float magnitude = __builtin_fabsf(x);
-        const float bound = __builtin_copysignf(size, x);
-        const bool beyond = (magnitude > size) & (magnitude < kInfinity);
-        return beyond ? bound : x;
-      });
+      return ForEach(e, [=](float x, int64_t) { return Saturation(x, size); });
     case ErrorType::kSpike: {
       const float* words = e.words;
       const uint32_t last = e.last_struck;
       return ForEach(e, [=](float x, int64_t i) {
-        const float struck = __builtin_fmaf(size, n[i], x);
-        return __builtin_bit_cast(uint32_t, words[i]) <= last ? struck : x;
+        return Spike(x, size, n[i], __builtin_bit_cast(uint32_t, words[i]), last);
       });
     }
     case ErrorType::kRelativeGaussian:
