@@ -67,9 +67,18 @@ if(TEMPER_TORCH)
                                              "-Wl,-rpath,${torch_root}/lib")
 endif()
 
-# Host code alone calls CUDA and NCCL, so the C++ compiler is enough: no enable_language(CUDA) without
-# a .cu file.
+# Ampere, Hopper and both Blackwells as machine code (which newer devices of the same generation run),
+# the last as PTX too, for what comes after.
 if(TEMPER_CUDA)
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100-real 120)
+  endif()
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)  # the one that NCCL's users link
+  enable_language(CUDA)
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)  # CMake 3.25 does not know it
+  # IEEE arithmetic is spelled out, and nothing is contracted: the kernels' bits are the CPU's.
+  set(TEMPER_CUDA_OPTIONS -fmad=false -ftz=false -prec-div=true -prec-sqrt=true
+    -Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Wno-missing-field-initializers,-Werror,-ffp-contract=off)
   find_package(CUDAToolkit REQUIRED)
   find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)
   find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} REQUIRED)

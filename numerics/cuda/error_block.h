@@ -1,0 +1,149 @@
+#pragma once
+
+// Bodies of the error kernels: numerics/operator_error.h, ApplyError.
+
+#include "numerics/cuda/keyed_normals.h"
+#include "numerics/cuda/row_counting.h"
+#include "numerics/kernels/error_element.h"
+
+namespace temper::numerics::cuda {
+namespace {
+
+TEMPER_HOST_DEVICE constexpr bool ReadsRowMaximum(ErrorType type) {
+  return type == ErrorType::kDeadzone || type == ErrorType::kSaturation ||
+         type == ErrorType::kSpike;
+}
+// The bit of a site's tensor number that names the word of a spike.
+constexpr uint32_t kStrikeBit = 8;
+
+TEMPER_HOST_DEVICE constexpr int64_t TilesOf(int64_t cols) {
+  return (cols + kTileElements - 1) / kTileElements;
+}
+
+// Partial maxima of the threads, in shared memory.
+struct RowMaximum {
+  uint32_t finite_bits[kThreads];
+  uint32_t non_finite[kThreads];
+};
+
+// Largest finite |x| of the row in maximum->finite_bits[0], as bits, and in non_finite[0] whether
+// there are other values. Magnitudes are ordered as their bits are, so any order of threads serves.
+TEMPER_HOST_DEVICE inline void FindRowMaximum(const float* x, int64_t count, RowMaximum* maximum) {
+  ForEachThread([=](int thread) {
+    uint32_t finite = 0, non_finite = 0;
+    for (int64_t i = thread; i < count; i += kThreads) {
+      const uint32_t bits = kernels::Bits(x[i]) & 0x7fffffffu;
+      if (bits >= 0x7f800000u) {
+        non_finite = 1;
+      } else if (bits > finite) {
+        finite = bits;
+      }
+    }
+    maximum->finite_bits[thread] = finite;
+    maximum->non_finite[thread] = non_finite;
+  });
+  for (int width = kThreads / 2; width > 0; width /= 2) {
+    ForEachThread([=](int thread) {
+      if (thread >= width) return;
+      const uint32_t other = maximum->finite_bits[thread + width];
+      if (other > maximum->finite_bits[thread]) maximum->finite_bits[thread] = other;
+      maximum->non_finite[thread] |= maximum->non_finite[thread + width];
+    });
+  }
+}
+
+// Block `row` of the kernel that fills row_maxima.
+TEMPER_HOST_DEVICE inline void RowMaximumBlock(const ErrorArguments& a, int64_t row,
+                                               RowMaximum* shared) {
+  FindRowMaximum(a.y + row * a.row_stride, a.cols, shared);
+  ForEachThread([&](int thread) {
+    if (thread == 0) a.row_maxima[row] = shared->finite_bits[0];
+  });
+}
+
+// What the error of this type is measured by in a row: kernels::ErrorArguments::size.
+template <ErrorType type>
+TEMPER_HOST_DEVICE inline float ErrorSize(bool relative, float strength, float largest) {
+  if constexpr (type == ErrorType::kSystematicBias) {
+    return relative ? kernels::Add(1.0f, strength) : strength;
+  } else if constexpr (type == ErrorType::kDeadzone || type == ErrorType::kSpike) {
+    return kernels::Mul(strength, largest);
+  } else if constexpr (type == ErrorType::kSaturation) {
+    return kernels::Mul(kernels::Sub(1.0f, strength), largest);
+  } else {
+    return strength;
+  }
+}
+
+// x' of elements 4 * counter .. 4 * counter + 3 of a row.
+template <ErrorType type>
+TEMPER_HOST_DEVICE inline FourFloats PerturbFour(const FourFloats& x, const ErrorArguments& a,
+                                                 const RowKey& key, uint32_t counter, float size,
+                                                 uint32_t last_struck) {
+  FourNormals n = {};
+  FourWords words = {};
+  if constexpr (type == ErrorType::kRelativeGaussian || type == ErrorType::kAbsoluteGaussian ||
+                type == ErrorType::kSpike) {
+    n = KeyedNormals(key, a.site, counter);
+  }
+  if constexpr (type == ErrorType::kSpike) words = KeyedWords(key, a.site | kStrikeBit, counter);
+  FourFloats erred;
+  for (int i = 0; i < 4; ++i) {
+    const float v = x.v[i];
+    switch (type) {
+      case ErrorType::kRelativeGaussian:
+        erred.v[i] = kernels::RelativeGaussian(v, size, n.n[i]);
+        break;
+      case ErrorType::kAbsoluteGaussian:
+        erred.v[i] = kernels::AbsoluteGaussian(v, size, n.n[i]);
+        break;
+      case ErrorType::kSystematicBias:
+        erred.v[i] = a.relative ? kernels::RelativeBias(v, size) : kernels::Bias(v, size);
+        break;
+      case ErrorType::kTruncation:
+        erred.v[i] = kernels::Truncation(v, size);
+        break;
+      case ErrorType::kDeadzone:
+        erred.v[i] = kernels::Deadzone(v, size);
+        break;
+      case ErrorType::kSaturation:
+        erred.v[i] = kernels::Saturation(v, size);
+        break;
+      case ErrorType::kSpike:
+        erred.v[i] = kernels::Spike(v, size, n.n[i], words.w[i], last_struck);
+        break;
+    }
+  }
+  return erred;
+}
+
+// Block `block` of rows * TilesOf(cols): perturbs one tile of one row and counts it.
+template <ErrorType type>
+TEMPER_HOST_DEVICE inline void ErrorBlock(const ErrorArguments& a, int64_t block,
+                                          TileCounts* shared) {
+  const int64_t tiles = TilesOf(a.cols);
+  const int64_t row = block / tiles, first = block % tiles * kTileElements;
+  const auto count = static_cast<int>(Smaller(kTileElements, a.cols - first));
+  const bool counted = a.counts != nullptr;
+  if (counted) BeginCounting(shared);
+  ForEachThread([&](int thread) {
+    const int here = static_cast<int>(Smaller(kPerThread, count - kPerThread * thread));
+    if (here <= 0) return;
+    float* at = a.y + row * a.row_stride + first + kPerThread * thread;
+    const FourFloats before = LoadFour(at, here);
+    FourFloats after = before;
+    const ErrorParameters parameters = *a.parameters;
+    if (parameters.strength > 0.0f) {
+      const float largest = ReadsRowMaximum(type) ? kernels::FromBits(a.row_maxima[row]) : 0.0f;
+      const float size = ErrorSize<type>(a.relative, parameters.strength, largest);
+      const auto counter = static_cast<uint32_t>((first + kPerThread * thread) / 4);
+      after = PerturbFour<type>(before, a, a.row_keys[row], counter, size, parameters.last_struck);
+      StoreFour(after, at, here);
+    }
+    if (counted) CountFour(shared, thread, here, before, after);
+  });
+  if (counted) EndCounting(shared, count, first == 0, a.cols, a.counts + row);
+}
+
+}  // namespace
+}  // namespace temper::numerics::cuda
