@@ -20,6 +20,17 @@ TEMPER_HOST_DEVICE constexpr int64_t TilesOf(int64_t cols) {
   return (cols + kTileElements - 1) / kTileElements;
 }
 
+// The tile that a block of rows * TilesOf(cols) works on. There are fewer than 2^31 of them, and
+// devices divide 32 bits faster.
+struct TilePlace {
+  int64_t row;
+  int64_t first;  // column
+};
+TEMPER_HOST_DEVICE inline TilePlace PlaceOf(uint32_t block, int64_t cols) {
+  const auto tiles = static_cast<uint32_t>(TilesOf(cols));
+  return {block / tiles, int64_t{block % tiles} * kTileElements};
+}
+
 // Partial maxima of the threads, in shared memory.
 struct RowMaximum {
   uint32_t finite_bits[kThreads];
@@ -53,7 +64,7 @@ TEMPER_HOST_DEVICE inline void FindRowMaximum(const float* x, int64_t count, Row
 }
 
 // Block `row` of the kernel that fills row_maxima.
-TEMPER_HOST_DEVICE inline void RowMaximumBlock(const ErrorArguments& a, int64_t row,
+TEMPER_HOST_DEVICE inline void RowMaximumBlock(const ErrorArguments& a, uint32_t row,
                                                RowMaximum* shared) {
   FindRowMaximum(a.y + row * a.row_stride, a.cols, shared);
   ForEachThread([&](int thread) {
@@ -119,10 +130,10 @@ TEMPER_HOST_DEVICE inline FourFloats PerturbFour(const FourFloats& x, const Erro
 
 // Block `block` of rows * TilesOf(cols): perturbs one tile of one row and counts it.
 template <ErrorType type>
-TEMPER_HOST_DEVICE inline void ErrorBlock(const ErrorArguments& a, int64_t block,
+TEMPER_HOST_DEVICE inline void ErrorBlock(const ErrorArguments& a, uint32_t block,
                                           TileCounts* shared) {
-  const int64_t tiles = TilesOf(a.cols);
-  const int64_t row = block / tiles, first = block % tiles * kTileElements;
+  const TilePlace place = PlaceOf(block, a.cols);
+  const int64_t row = place.row, first = place.first;
   const auto count = static_cast<int>(Smaller(kTileElements, a.cols - first));
   const bool counted = a.counts != nullptr;
   if (counted) BeginCounting(shared);

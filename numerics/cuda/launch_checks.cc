@@ -42,6 +42,14 @@ absl::Status CheckStride(int64_t rows, int64_t cols, int64_t stride, std::string
       base::Cat(field, " ", stride, " is less than the ", cols, " columns"));
 }
 
+// A block writes its row while others still read theirs.
+absl::Status CheckInPlace(const float* from, int64_t from_stride, const float* to,
+                          int64_t to_stride) {
+  if (from != to || from_stride == to_stride) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      base::Cat("in place with strides of ", from_stride, " and ", to_stride));
+}
+
 absl::StatusOr<QuantizeFormat> FormatOf(NumberFormat format) {
   switch (format) {
     case NumberFormat::kMxfp4:
@@ -111,6 +119,7 @@ absl::Status CheckNorm(const NormArguments& a) {
   TEMPER_RETURN_IF_ERROR(RefuseNull(a.x, "x"));
   TEMPER_RETURN_IF_ERROR(RefuseNull(a.y, "y"));
   TEMPER_RETURN_IF_ERROR(RefuseNull(a.gamma, "gamma"));
+  TEMPER_RETURN_IF_ERROR(CheckInPlace(a.x, a.x_stride, a.y, a.y_stride));
   if (!(a.eps > 0.0f)) {
     return absl::InvalidArgumentError(base::Cat("eps ", a.eps, " is not above 0"));
   }
@@ -126,6 +135,7 @@ absl::Status CheckQuantize(const QuantizeArguments& a) {
   TEMPER_RETURN_IF_ERROR(CheckStride(a.rows, a.cols, a.out_stride, "out_stride"));
   TEMPER_RETURN_IF_ERROR(RefuseNull(a.x, "x"));
   TEMPER_RETURN_IF_ERROR(RefuseNull(a.out, "out"));
+  TEMPER_RETURN_IF_ERROR(CheckInPlace(a.x, a.x_stride, a.out, a.out_stride));
   if (a.span == QuantizeSpan::kTensor) {
     TEMPER_RETURN_IF_ERROR(RefuseNull(a.tensor_amax, "tensor_amax"));
   }

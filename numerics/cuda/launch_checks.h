@@ -24,8 +24,9 @@ absl::StatusOr<ErrorParameters> MakeErrorParameters(const OperatorError& error);
 absl::StatusOr<QuantizeArguments> MakeQuantizeArguments(const FormatSpec& spec, Operand operand);
 
 // InvalidArgument, with the field, for a matrix without rows or columns, a stride below the number
-// of columns of more than one row, a null pointer that the kernel would follow, elements beyond the
-// 34 bits of the counter. ResourceExhausted for more blocks than one launch can have.
+// of columns of more than one row, two strides of a matrix in place, a null pointer that the kernel
+// would follow, elements beyond the 34 bits of the counter. ResourceExhausted for more blocks than
+// one launch can have.
 absl::Status CheckError(const ErrorArguments& a);
 absl::Status CheckNorm(const NormArguments& a);
 absl::Status CheckQuantize(const QuantizeArguments& a);

@@ -30,8 +30,10 @@ TEMPER_HOST_DEVICE inline FourFloats PerturbedGamma(const float* gamma, int64_t 
   return four;
 }
 
-// Block `row` of the kernel.
-TEMPER_HOST_DEVICE inline void NormBlock(const NormArguments& a, int64_t row, NormShared* shared) {
+// Block `block` of the kernel: that row.
+TEMPER_HOST_DEVICE inline void NormBlock(const NormArguments& a, uint32_t block,
+                                         NormShared* shared) {
+  const int64_t row = block;
   constexpr int kTile = 4 * kTileElements;
   const float* x = a.x + row * a.x_stride;
   ForEachThread([=](int thread) {

@@ -29,10 +29,11 @@ TEMPER_HOST_DEVICE constexpr int64_t BlocksPerRow(const QuantizeArguments& a) {
 }
 
 // Block `block` of rows * TilesOf(cols) of the kernel that fills a zeroed tensor_amax.
-TEMPER_HOST_DEVICE inline void TensorAmaxBlock(const QuantizeArguments& a, int64_t block,
+TEMPER_HOST_DEVICE inline void TensorAmaxBlock(const QuantizeArguments& a, uint32_t block,
                                                RowMaximum* shared) {
-  const int64_t tiles = TilesOf(a.cols), row = block / tiles, first = block % tiles * kTileElements;
-  FindRowMaximum(a.x + row * a.x_stride + first, Smaller(kTileElements, a.cols - first), shared);
+  const TilePlace at = PlaceOf(block, a.cols);
+  FindRowMaximum(a.x + at.row * a.x_stride + at.first, Smaller(kTileElements, a.cols - at.first),
+                 shared);
   ForEachThread([&](int thread) {
     if (thread != 0) return;
     AtomicMax(&a.tensor_amax->finite_bits, shared->finite_bits[0]);
@@ -124,21 +125,22 @@ TEMPER_HOST_DEVICE inline void QuantizeTile(const QuantizeArguments& a, const Wh
 
 // Block `block` of rows * BlocksPerRow.
 template <QuantizeFormat format, bool stochastic>
-TEMPER_HOST_DEVICE inline void QuantizeBlock(const QuantizeArguments& a, int64_t block,
+TEMPER_HOST_DEVICE inline void QuantizeBlock(const QuantizeArguments& a, uint32_t block,
                                              QuantizeShared* shared) {
-  const int64_t blocks = BlocksPerRow(a), row = block / blocks;
-  WholeAmax whole = {};
   if (a.span == QuantizeSpan::kRow) {
-    FindRowMaximum(a.x + row * a.x_stride, a.cols, &shared->maximum);
-    whole = {shared->maximum.finite_bits[0], shared->maximum.non_finite[0]};
-  } else if (a.span == QuantizeSpan::kTensor) {
+    FindRowMaximum(a.x + int64_t{block} * a.x_stride, a.cols, &shared->maximum);
+    const WholeAmax whole = {shared->maximum.finite_bits[0], shared->maximum.non_finite[0]};
+    for (int64_t first = 0; first < a.cols; first += kTileElements) {
+      QuantizeTile<format, stochastic>(a, whole, block, first, shared);
+    }
+    return;
+  }
+  WholeAmax whole = {};
+  if (a.span == QuantizeSpan::kTensor) {
     whole = {a.tensor_amax->finite_bits, a.tensor_amax->non_finite};
   }
-  const int64_t begin = block % blocks * kTileElements;
-  const int64_t end = blocks == 1 ? a.cols : Smaller(begin + kTileElements, a.cols);
-  for (int64_t first = begin; first < end; first += kTileElements) {
-    QuantizeTile<format, stochastic>(a, whole, row, first, shared);
-  }
+  const TilePlace at = PlaceOf(block, a.cols);
+  QuantizeTile<format, stochastic>(a, whole, at.row, at.first, shared);
 }
 
 }  // namespace

@@ -11,23 +11,25 @@ namespace {
 template <class Shared, class Body>
 void RunBlocks(int64_t blocks, Body body) {
   const auto shared = std::make_unique<Shared>();
-  for (int64_t block = blocks - 1; block >= 0; --block) body(block, shared.get());
+  for (int64_t block = blocks - 1; block >= 0; --block) {
+    body(static_cast<uint32_t>(block), shared.get());
+  }
 }
 
 template <ErrorType type>
 void RunError(const ErrorArguments& a) {
   if (ReadsRowMaximum(type)) {
     RunBlocks<RowMaximum>(
-        a.rows, [&](int64_t block, RowMaximum* shared) { RowMaximumBlock(a, block, shared); });
+        a.rows, [&](uint32_t block, RowMaximum* shared) { RowMaximumBlock(a, block, shared); });
   }
-  RunBlocks<TileCounts>(a.rows * TilesOf(a.cols), [&](int64_t block, TileCounts* shared) {
+  RunBlocks<TileCounts>(a.rows * TilesOf(a.cols), [&](uint32_t block, TileCounts* shared) {
     ErrorBlock<type>(a, block, shared);
   });
 }
 
 template <QuantizeFormat format>
 void RunQuantize(const QuantizeArguments& a) {
-  RunBlocks<QuantizeShared>(a.rows * BlocksPerRow(a), [&](int64_t block, QuantizeShared* shared) {
+  RunBlocks<QuantizeShared>(a.rows * BlocksPerRow(a), [&](uint32_t block, QuantizeShared* shared) {
     if (a.stochastic) {
       QuantizeBlock<format, true>(a, block, shared);
     } else {
@@ -74,7 +76,7 @@ absl::Status EmulatedDevice::Error(const ErrorArguments& a) {
 absl::Status EmulatedDevice::Norm(const NormArguments& a) {
   TEMPER_RETURN_IF_ERROR(CheckNorm(a));
   RunBlocks<NormShared>(a.rows,
-                        [&](int64_t block, NormShared* shared) { NormBlock(a, block, shared); });
+                        [&](uint32_t block, NormShared* shared) { NormBlock(a, block, shared); });
   return absl::OkStatus();
 }
 
@@ -82,7 +84,7 @@ absl::Status EmulatedDevice::Quantize(const QuantizeArguments& a) {
   TEMPER_RETURN_IF_ERROR(CheckQuantize(a));
   if (a.span == QuantizeSpan::kTensor) {
     *a.tensor_amax = {};
-    RunBlocks<RowMaximum>(a.rows * TilesOf(a.cols), [&](int64_t block, RowMaximum* shared) {
+    RunBlocks<RowMaximum>(a.rows * TilesOf(a.cols), [&](uint32_t block, RowMaximum* shared) {
       TensorAmaxBlock(a, block, shared);
     });
   }

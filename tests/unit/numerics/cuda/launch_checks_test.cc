@@ -112,6 +112,7 @@ TEST(LaunchChecks, ANormIsRefusedByField) {
   refused([](NormArguments* a) { a->eps = 0.0f; }, "eps");
   refused([](NormArguments* a) { a->draw_stride = 2; }, "draw_stride 2");
   refused([](NormArguments* a) { a->y_stride = 1; }, "y_stride 1");
+  refused([](NormArguments* a) { a->y_stride = 101; }, "in place with strides of 100 and 101");
 }
 
 TEST(LaunchChecks, AQuantizationIsRefusedByField) {
@@ -126,6 +127,7 @@ TEST(LaunchChecks, AQuantizationIsRefusedByField) {
   refused([](QuantizeArguments* a) { a->row_keys = nullptr; }, "row_keys");
   refused([](QuantizeArguments* a) { a->element_stride = int64_t{1} << 34; }, "element_stride");
   refused([](QuantizeArguments* a) { a->out_stride = 3; }, "out_stride 3");
+  refused([](QuantizeArguments* a) { a->out_stride = 104; }, "in place with strides");
 }
 
 TEST(LaunchChecks, ParametersAreMadeOfErrorsInRange) {
