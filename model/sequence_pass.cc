@@ -117,8 +117,8 @@ absl::Status SequencePass::Impl::Run(const SequenceRequest& request, const Logit
                                        .phase = numerics::Phase::kEval,
                                        .keys = keys,
                                        .segments = {&segment, 1}},
-                             .rows = rows,
                              .norms = {&clean_norms, 1},
+                             .rows = rows,
                              .observer = request.observer};
     RunDecodePass(pass, &scratch);
     if (visit != nullptr) VisitLogits(pass, request.prompt_tokens - 1, count, *visit);

@@ -1,8 +1,8 @@
 #pragma once
 
 // The noise of numerics/ as CUDA kernels: errors of operators, RMSNorm with AQN inside it, fake
-// quantization; float32, the same bits as the CPU's kernels. docs/numerics.md, "CUDA", says what of
-// that was shown and where.
+// quantization; float32, the same bits as the CPU's kernels. docs/cuda.md says what of that was
+// shown and where.
 //
 // Each call checks its arguments, starts its kernels on `stream` and returns at once; what the
 // kernels read and write must live until the stream has passed them. Calls may be captured into a

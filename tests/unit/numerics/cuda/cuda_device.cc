@@ -1,5 +1,7 @@
 #include "tests/unit/numerics/cuda/cuda_device.h"
 
+#include <cstring>
+
 #include "numerics/cuda/noise_kernels.h"
 #include "services/base/check.h"
 #include "services/base/text.h"
@@ -15,7 +17,7 @@ std::string MissingCudaDevice() {
 
 CudaDevice::~CudaDevice() {
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
-  for (void* memory : memory_) cudaFree(memory);
+  if (memory_ != nullptr) cudaFree(memory_);
 }
 
 cudaStream_t CudaDevice::stream() {
@@ -27,13 +29,17 @@ cudaStream_t CudaDevice::stream() {
 }
 
 void* CudaDevice::Allocate(size_t bytes) {
-  void* memory = nullptr;
-  TEMPER_CHECK(cudaMallocManaged(&memory, bytes + 1, cudaMemAttachGlobal) == cudaSuccess,
-               "a test's memory fits the device");
-  memory_.push_back(memory);
-  TEMPER_CHECK(cudaMemset(memory, 0, bytes) == cudaSuccess, "memory can be zeroed");
-  TEMPER_CHECK(cudaDeviceSynchronize() == cudaSuccess, "memory can be zeroed");
-  return memory;
+  if (memory_ == nullptr) {
+    void* memory = nullptr;
+    TEMPER_CHECK(cudaMallocManaged(&memory, kBytes, cudaMemAttachGlobal) == cudaSuccess,
+                 "a test's memory fits the device");
+    memory_ = static_cast<std::byte*>(memory);
+  }
+  std::byte* const at = memory_ + used_;
+  used_ += (bytes + 255) / 256 * 256;
+  TEMPER_CHECK(used_ <= kBytes, "a test's memory is enough");
+  std::memset(at, 0, bytes);
+  return at;
 }
 
 absl::Status CudaDevice::Await(absl::Status started) {

@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "numerics/cuda/kernel_arguments.h"
@@ -27,6 +26,7 @@ class CudaDevice final {
 
   std::string Missing() const { return MissingCudaDevice(); }
   void* Allocate(size_t bytes);
+  void FreeAll() { used_ = 0; }
   // Run and wait.
   absl::Status Error(const ErrorArguments& a);
   absl::Status Norm(const NormArguments& a);
@@ -38,8 +38,11 @@ class CudaDevice final {
  private:
   absl::Status Await(absl::Status started);
 
+  static constexpr size_t kBytes = size_t{128} << 20;
+
   cudaStream_t stream_ = nullptr;
-  std::vector<void*> memory_;
+  std::byte* memory_ = nullptr;  // kBytes, with the first use
+  size_t used_ = 0;
 };
 
 }  // namespace temper::numerics::cuda

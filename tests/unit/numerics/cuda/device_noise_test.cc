@@ -60,6 +60,7 @@ class DeviceMemory final {
     EXPECT_EQ(cudaMalloc(&memory, count * sizeof(T)), cudaSuccess);
     at_ = static_cast<T*>(memory);
     EXPECT_EQ(cudaMemset(at_, 0, count * sizeof(T)), cudaSuccess);
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);  // the test's stream does not wait for it
   }
   ~DeviceMemory() { cudaFree(at_); }
   DeviceMemory(const DeviceMemory&) = delete;

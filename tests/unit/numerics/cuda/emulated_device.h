@@ -20,6 +20,7 @@ class EmulatedDevice final {
 
   std::string Missing() const { return ""; }
   void* Allocate(size_t bytes);
+  void FreeAll() { memory_.clear(); }
   absl::Status Error(const ErrorArguments& a);
   absl::Status Norm(const NormArguments& a);
   absl::Status Quantize(const QuantizeArguments& a);

@@ -4,7 +4,7 @@
 // Typed over where it runs: EmulatedDevice (emulated_noise_test.cc, any machine) and CudaDevice
 // (device_noise_test.cc). A Device has
 //   std::string Missing() const           why its tests cannot run here; empty: they can
-//   void* Allocate(size_t bytes)          zeroed, readable and writable by host and device; owned
+//   void* Allocate(size_t bytes)          zeroed, for host and device, until FreeAll()
 //   absl::Status Error(a), Norm(a), Quantize(a)       to their end
 //   static constexpr bool kKeepsNanBits   else a NaN is any NaN
 
@@ -159,6 +159,39 @@ TYPED_TEST_P(NoiseConformance, ErrorsAndTheirCountsAreTheCpus) {
   }
 }
 
+// Types without a row maximum: elements are numbered through, so a weight is one long row.
+TYPED_TEST_P(NoiseConformance, AWholeWeightIsOneRow) {
+  constexpr int64_t kOut = 7, kIn = 301, kCount = kOut * kIn;
+  const std::span<RowKey> row_key = this->Copy(std::vector<RowKey>{{.key = 9}});
+  const std::span<ErrorParameters> parameters = this->template Make<ErrorParameters>(1);
+  const std::span<RowCounts> counts = this->template Make<RowCounts>(1);
+  for (const OperatorError& error : AllErrors()) {
+    if (error.type == ErrorType::kDeadzone || error.type == ErrorType::kSaturation ||
+        error.type == ErrorType::kSpike) {
+      continue;
+    }
+    std::vector<float> expected = Gaussians(kCount, 0.5f);
+    const std::span<float> w = this->Copy(expected);
+    ErrorStats expected_counts;
+    ApplyErrorToWeight(error, expected.data(), kOut, kIn, 9, kSite, &expected_counts);
+    counts[0] = {};
+    parameters[0] = MakeErrorParameters(error).value();
+    ASSERT_TRUE(this->device_
+                    .Error({.type = error.type,
+                            .relative = error.relative,
+                            .y = w.data(),
+                            .rows = 1,
+                            .cols = kCount,
+                            .row_keys = row_key.data(),
+                            .parameters = parameters.data(),
+                            .site = kSite,
+                            .counts = counts.data()})
+                    .ok());
+    EXPECT_EQ(this->Bits(w), this->Bits(expected)) << DescribeError(error);
+    EXPECT_EQ(CountsOfRows(counts), expected_counts) << DescribeError(error);
+  }
+}
+
 TYPED_TEST_P(NoiseConformance, KeysAndStrengthAreReadWhenAKernelRuns) {
   constexpr int64_t kCols = 200;
   const std::span<RowKey> row_keys = this->template Make<RowKey>(1);
@@ -252,6 +285,7 @@ class QuantizeConformance : public NoiseConformance<Device> {
   void RunQuantize(const FormatSpec& spec, Operand operand, const std::vector<float>& x,
                    int64_t rows, int64_t cols, int64_t stride, const std::vector<RowKey>& keys,
                    const std::vector<float>& expected, const std::vector<float>& scales) {
+    this->device_.FreeAll();
     QuantizeArguments a = MakeQuantizeArguments(spec, operand).value();
     const bool weight = operand == Operand::kWeight;
     const std::span<float> from = this->Copy(x), to = this->Copy(x);
@@ -324,8 +358,8 @@ TYPED_TEST_P(QuantizeConformance, FormatsAreTheCpusBitForBit) {
 }
 
 REGISTER_TYPED_TEST_SUITE_P(NoiseConformance, NormalsAreTheCpusBitForBit,
-                            ErrorsAndTheirCountsAreTheCpus, KeysAndStrengthAreReadWhenAKernelRuns,
-                            SumsSaturateWhereTheCpusDo);
+                            ErrorsAndTheirCountsAreTheCpus, AWholeWeightIsOneRow,
+                            KeysAndStrengthAreReadWhenAKernelRuns, SumsSaturateWhereTheCpusDo);
 REGISTER_TYPED_TEST_SUITE_P(QuantizeConformance, FormatsAreTheCpusBitForBit);
 
 }  // namespace temper::numerics::cuda

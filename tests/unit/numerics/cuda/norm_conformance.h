@@ -80,6 +80,7 @@ TYPED_TEST_P(NormConformance, PerturbedRowsAreTheCpusBitForBit) {
       const std::vector<float> x = this->Normals(kRows * cols, size, 0.0f);
       for (const double sigma : {0.0, 0.05}) {
         for (const int64_t draw_stride : {0, 1}) {
+          this->device_.FreeAll();
           std::vector<float> expected(x.size()), expected_r(kRows);
           std::vector<NormDraw> draws;
           for (size_t r = 0; r < kRows; ++r) {
