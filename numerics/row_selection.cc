@@ -53,11 +53,6 @@ bool OnByDefault(Operator op, const RowSelectionSpec& spec) {
          (op == Operator::kSoftmax || op == Operator::kSilu || op == Operator::kRmsNorm);
 }
 
-std::string_view LastComponent(std::string_view path) {
-  const size_t dot = path.rfind('.');
-  return dot == std::string_view::npos ? path : path.substr(dot + 1);
-}
-
 // What a target pattern selects before layers and excludes are taken away.
 bool Targets(std::string_view pattern, Operator op, int layer, const RowSelectionSpec& spec) {
   return OnByDefault(op, spec) ? PatternSelects(pattern, op, layer)

@@ -233,7 +233,7 @@ absl::StatusOr<numerics::AqnPlan> AqnPlanFromConfig(const v1::RunConfig& config,
     plan.layers.layer_multipliers[layer] = multiplier;
   }
   TEMPER_ASSIGN_OR_RETURN(plan.layers.preset, PresetOf(layers.preset()));
-  TEMPER_RETURN_IF_ERROR(CheckScan(layers, /*resolved=*/plan.enabled && num_layers >= 0));
+  TEMPER_RETURN_IF_ERROR(CheckScan(layers, /*resolved=*/plan.enabled && shape.num_layers >= 0));
   // A run without updates (an evaluation) has no schedule to check.
   if (plan.enabled && plan.total_steps > 0) {
     TEMPER_RETURN_IF_ERROR(Check(plan, shape, trainer.null_arm()));
