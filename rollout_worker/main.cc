@@ -4,12 +4,10 @@
 // the run.
 
 #include <memory>
-#include <string>
 #include <utility>
 
-#include "rollout_worker/engine_sampler.h"
 #include "rollout_worker/model_pull.h"
-#include "rollout_worker/run_setup.h"
+#include "rollout_worker/prepare_sampler.h"
 #include "rollout_worker/worker.h"
 #include "services/base/address.h"
 #include "services/base/signals.h"
@@ -23,17 +21,6 @@ namespace temper::rollout_worker {
 namespace {
 
 constexpr char kRole[] = "rollout_worker";
-
-// Brings what the run's model is, and an engine for it.
-absl::StatusOr<std::unique_ptr<Sampler>> PrepareSampler(const ModelPullOptions& pull,
-                                                        std::unique_ptr<RunSetup>* setup) {
-  TEMPER_ASSIGN_OR_RETURN(*setup, AwaitRunSetup(pull));
-  const std::string& member_id = pull.membership->member_id();
-  if (!(*setup)->lora.enabled()) return MakeEngineSampler(**setup, member_id);
-  TEMPER_ASSIGN_OR_RETURN(const auto base, AwaitBase(pull));
-  (*setup)->base_hash = base->manifest().base_weights_hash();
-  return MakeEngineSampler(**setup, member_id, base.get());
-}
 
 absl::Status Serve(const member::ProcessFlags& flags) {
   if (flags.join.empty()) {

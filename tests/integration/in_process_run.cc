@@ -147,6 +147,7 @@ absl::Status InProcessRun::OpenLearner(const v1::RunConfig& config) {
   TEMPER_ASSIGN_OR_RETURN(
       trainer_, learner::MakeTrainer(learner_options_, config.model().path(), /*checkpoint=*/"",
                                      /*fresh_weights_allowed=*/false, nullptr));
+  TEMPER_RETURN_IF_ERROR(ServeBase());
   v1::BeginTimelineRequest request;
   request.set_run_id(kRunId);
   request.set_member_id("learner");
@@ -165,6 +166,7 @@ absl::Status InProcessRun::OpenLearner(const v1::RunConfig& config) {
                                   .incarnation = kIncarnation,
                                   .noise_id = learner_options_.noise_id,
                                   .aqn = learner_options_.aqn,
+                                  .adapted_base_hash = setup_->base_hash,
                                   .bucket_bytes = learner_options_.bucket_bytes},
                                  &source_, link_.get());
     learner::StepLoop loop({.options = &learner_options_,
@@ -185,6 +187,19 @@ absl::Status InProcessRun::OpenLearner(const v1::RunConfig& config) {
   return absl::OkStatus();
 }
 
+// The frozen base where adapters are trained; workers have it before their first version.
+absl::Status InProcessRun::ServeBase() {
+  const model::Parameters& parameters = trainer_->parameters();
+  if (!parameters.lora.enabled()) return absl::OkStatus();
+  TEMPER_ASSIGN_OR_RETURN(
+      const auto base, learner::Publisher::BuildBase(
+                           {.run_id = kRunId, .bucket_bytes = learner_options_.bucket_bytes},
+                           model::ExpectedTensors(parameters.config), model::ViewsOf(parameters)));
+  setup_->base_hash = base->manifest().base_weights_hash();
+  source_.SetBase(base);
+  return absl::OkStatus();
+}
+
 absl::Status InProcessRun::Join(v1::Role role, const std::string& id) {
   v1::JoinRequest request;
   request.set_role(role);
@@ -196,7 +211,8 @@ absl::Status InProcessRun::Join(v1::Role role, const std::string& id) {
 
 absl::StatusOr<int> InProcessRun::AddWorker() {
   Worker worker{.id = absl::StrCat("worker-", workers_.size())};
-  TEMPER_ASSIGN_OR_RETURN(worker.sampler, rollout_worker::MakeEngineSampler(*setup_, worker.id));
+  TEMPER_ASSIGN_OR_RETURN(
+      worker.sampler, rollout_worker::MakeEngineSampler(*setup_, worker.id, source_.base().get()));
   TEMPER_RETURN_IF_ERROR(Join(v1::ROLE_ROLLOUT_WORKER, worker.id));
   workers_.push_back(std::move(worker));
   return static_cast<int>(workers_.size()) - 1;
@@ -239,6 +255,7 @@ absl::StatusOr<bool> InProcessRun::TakeAndVanish(int worker) {
 
 absl::Status InProcessRun::Install(Worker* worker, uint64_t timeline, uint64_t version) {
   TEMPER_ASSIGN_OR_RETURN(const auto weights, source_.Find(kRunId, timeline, version));
+  for (const auto& bucket : weights->buckets()) installed_bytes_ += bucket->size();
   TEMPER_ASSIGN_OR_RETURN(const numerics::AqnReport report, worker->sampler->Install(*weights));
   v1::AcknowledgeWeightsRequest request;
   request.set_run_id(kRunId);

@@ -108,6 +108,8 @@ class InProcessRun final {
   std::vector<std::string> MetricsLines();
   // base_weights_hash of each.
   std::vector<std::string> WeightHashes();
+  // Bytes of all versions that workers installed.
+  uint64_t installed_bytes() const { return installed_bytes_; }
   // Attempts by ending, and "attempts_leased".
   uint64_t Attempts(const std::string& ending);
 
@@ -124,6 +126,7 @@ class InProcessRun final {
   InProcessRun() = default;
   absl::Status Open(const v1::RunConfig& config);
   absl::Status OpenLearner(const v1::RunConfig& config);
+  absl::Status ServeBase();
   absl::Status Join(v1::Role role, const std::string& id);
   absl::StatusOr<v1::AcquireWorkReply> Acquire(const Worker& worker);
   absl::Status Install(Worker* worker, uint64_t timeline, uint64_t version);
@@ -145,6 +148,7 @@ class InProcessRun final {
   std::unique_ptr<reward_server::BatchScorer> scorer_;
   std::unique_ptr<rollout_worker::RunSetup> setup_;
   std::vector<Worker> workers_;
+  uint64_t installed_bytes_ = 0;
   Tamper tamper_;
 
   learner::LearnerMetrics learner_metrics_{&registry_};

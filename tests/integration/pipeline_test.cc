@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "learner/sft.h"
@@ -249,6 +250,35 @@ TEST_F(Pipeline, ProbesOfAnAsynchronousRunFindStalenessAndNoImprecision) {
     staleness = std::max(staleness, line["gap_probe"]["staleness_abs_mean"].get<double>());
   }
   EXPECT_GT(staleness, 0.0) << "sampling never ran ahead of the learner";
+}
+
+TEST_F(Pipeline, ARunOfAdaptersLeavesTheBaseSendsThemAloneAndReplaysThemToTheBit) {
+  auto run = StartRun({"trainer.lora.enabled=true", "trainer.lora.rank=4",
+                       "trainer.optimizer.learning_rate=1e-2", "trainer.gap_probe_every=2",
+                       "trainer.noise_injection.enabled=false"});
+  ASSERT_NE(run, nullptr);
+  AddWorkers(run.get(), 2);
+  ASSERT_THAT(run->PlayToTheEnd(), IsOk());
+  const std::vector<std::string> bases = run->WeightHashes();
+  ASSERT_EQ(bases.size(), 6u);
+  std::set<std::string> adapters;
+  uint64_t trained = 0, probes = 0;
+  for (const std::string& text : run->MetricsLines()) {
+    const auto line = nlohmann::json::parse(text);
+    EXPECT_EQ(line["base_weights_hash"], bases.front());
+    EXPECT_EQ(line["logprob_abs_diff_max"], 0.0) << text;
+    adapters.insert(line["adapter_weights_hash"].get<std::string>());
+    trained += line["skipped"] ? 0 : 1;
+    if (!line.contains("gap_probe")) continue;
+    ++probes;
+    EXPECT_EQ(line["gap_probe"]["precision_abs_max"], 0.0) << text;
+  }
+  EXPECT_GE(trained, 3u);
+  EXPECT_GT(probes, 0u);
+  EXPECT_GE(adapters.size(), trained) << "each optimizer step makes other adapters";
+  // Seven versions to two workers: per layer, rank 4 of q, k, v, o and of the MLP's three.
+  const uint64_t adapter_floats = 2 * 4 * ((32 + 32) + (32 + 16) * 2 + (32 + 32) + (32 + 64) * 3);
+  EXPECT_EQ(run->installed_bytes(), 7 * 2 * adapter_floats * sizeof(float));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "services/config/derived.h"
 #include "services/config/idle_fields.h"
 #include "services/config/injection_plan.h"
+#include "services/config/lora_selection.h"
 #include "services/config/noise_plan.h"
 #include "tests/unit/config/run_config_fixture.h"
 
@@ -271,6 +272,30 @@ TEST_F(RunConfigTest, DeeplyNestedOrHugeTextIsRefused) {
   std::string nodes = std::string(kMinimal) + "eval: {error_scales: [";
   for (int i = 0; i < 20000; ++i) nodes += "0, ";
   EXPECT_THAT(MistakesOf(nodes + "0]}"), HasSubstr("too large"));
+}
+
+TEST_F(RunConfigTest, AdaptersAreReadCheckedAndPartOfWhatDecidesTheResult) {
+  const std::string block = "trainer:\n  lora: {enabled: true, rank: 8, alpha: 4}\n";
+  const auto config = LoadRunConfig(Write(block));
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_THAT(Unbuilt(*config), IsEmpty());
+  const numerics::LoraSelection selection = LoraSelectionFromConfig(*config);
+  EXPECT_TRUE(selection.enabled);
+  EXPECT_EQ(selection.rank, 8);
+  EXPECT_EQ(selection.alpha, 4.0);
+  EXPECT_EQ(LoraSelectionFromConfig(*LoadRunConfig(Write(""))).enabled, false);
+  const auto other = LoadRunConfig(Write(block), {"trainer.lora.rank=16"});
+  EXPECT_NE(Fingerprint(*config), Fingerprint(*other));
+  const auto started = LoadRunConfig(Write(block), {"trainer.lora.adapter=somewhere"});
+  EXPECT_EQ(Fingerprint(*config), Fingerprint(*started)) << "a path, as that of the model";
+  EXPECT_TRUE(std::filesystem::path(started->trainer().lora().adapter()).is_absolute());
+
+  EXPECT_THAT(MistakesOf(block, {"trainer.lora.rank=0"}), HasSubstr("trainer.lora.rank: 0"));
+  EXPECT_THAT(MistakesOf(block, {"trainer.lora.alpha=0"}), HasSubstr("trainer.lora.alpha"));
+  EXPECT_THAT(MistakesOf("trainer:\n  lora: {target_modules: [q]}\n"),
+              HasSubstr("no effect without trainer.lora.enabled"));
+  EXPECT_THAT(MistakesOf(block, {"trainer.loss=sft", "trainer.sft.fresh_weights=true"}),
+              HasSubstr("trainer.sft.fresh_weights: adapters need a base"));
 }
 
 }  // namespace

@@ -95,6 +95,33 @@ TEST_F(CheckpointTest, TheLedgersCopyIsMovedInAndIsPartOfTheWhole) {
   EXPECT_EQ(LedgerOf(StepDir(5)), "");
 }
 
+TEST_F(CheckpointTest, AdaptersAreKeptAsPeftDoesInPlaceOfTheModel) {
+  const model::PeftAdapter adapter =
+      model::ReadPeftAdapter("tests/golden/tiny_qwen2_lora", model_.config).value();
+  moments_.resize(1);
+  const CheckpointContents contents = {
+      .adapter = {{.views = {.spec = adapter.spec,
+                             .tensors = model::ViewsOf(adapter.tensors),
+                             .base_model = kModel},
+                   .num_layers = model_.config.num_layers,
+                   .base_hash = 0xfedcba9876543210}},
+      .moments = &moments_,
+      .state = {.step = 4}};
+  ASSERT_THAT(WriteCheckpoint(dir_.path(), contents), IsOk());
+  EXPECT_FALSE(base::PathExists(StepDir(4) + "/hf"));
+  const auto loaded = ReadCheckpoint(StepDir(4), 0);
+  ASSERT_THAT(loaded, IsOk());
+  EXPECT_EQ(loaded->base_hash, 0xfedcba9876543210);
+  EXPECT_TRUE(loaded->model.tensors.empty());
+  const auto again = model::ReadPeftAdapter(loaded->adapter_dir, model_.config);
+  ASSERT_THAT(again, IsOk());
+  EXPECT_EQ(again->spec, adapter.spec);
+  EXPECT_EQ(*FindLatestCheckpoint(dir_.path()), StepDir(4));
+  std::ofstream(StepDir(4) + "/adapter/adapter_model.safetensors", std::ios::app) << "x";
+  EXPECT_THAT(ReadCheckpoint(StepDir(4), 0).status(),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("adapter_model.safetensors")));
+}
+
 TEST_F(CheckpointTest, RefusesAnotherConfiguration) {
   ASSERT_THAT(Write(1), IsOk());
   EXPECT_THAT(ReadCheckpoint(StepDir(1), 5), StatusIs(absl::StatusCode::kFailedPrecondition));

@@ -8,8 +8,10 @@
 #include <fstream>
 #include <string>
 
+#include "model/adapter_parameters.h"
 #include "model/decode_engine.h"
 #include "model/io/loader.h"
+#include "model/io/peft_adapter.h"
 #include "model/score_sequences.h"
 #include "model/train_forward.h"
 #include "nlohmann/json.hpp"
@@ -121,11 +123,11 @@ TEST(SmolLm2, ScoresAndGreedyTokensAgreeWithTransformers) {
 
 TEST(GoldenAdapter, LogProbsUnderAnAdapterAgreeWithPeft) {
   const Parameters base = ParametersFromModel(LoadModel("tests/golden/tiny_qwen2").value()).value();
-  const PeftAdapter adapter =
-      ReadPeftAdapter("tests/golden/tiny_qwen2_lora", base.config).value();
+  const PeftAdapter adapter = ReadPeftAdapter("tests/golden/tiny_qwen2_lora", base.config).value();
   const Parameters adapted = WithAdapter(base, adapter.spec, adapter.tensors).value();
   double worst = 0.0, moved = 0.0;
-  for (const nlohmann::json& sequence : ReadGolden("tiny_qwen2_lora/expected.json")["sequences"]) {
+  const nlohmann::json golden = ReadGolden("tiny_qwen2_lora/expected.json");
+  for (const nlohmann::json& sequence : golden["sequences"]) {
     const std::vector<std::vector<int32_t>> ids = {sequence["ids"]};
     const std::vector<float> ours = ScoreSequences(adapted, ids, 1).value()[0];
     const std::vector<float> without = ScoreSequences(base, ids, 1).value()[0];

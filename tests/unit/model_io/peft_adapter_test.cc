@@ -85,8 +85,7 @@ TEST(PeftAdapter, WhatIsWrittenHasPeftsLayoutAndReadsBackEqual) {
                             "bias", "lora_dropout", "fan_in_fan_out"}) {
     EXPECT_EQ(config[field], ConfigOf(kGolden)[field]) << field;
   }
-  EXPECT_EQ(config["target_modules"],
-            nlohmann::json({"q_proj", "v_proj", "o_proj", "down_proj"}));
+  EXPECT_EQ(config["target_modules"], nlohmann::json({"q_proj", "v_proj", "o_proj", "down_proj"}));
 }
 
 TEST(PeftAdapter, AModuleOfSomeLayersAloneIsNamedByItsPath) {
@@ -106,12 +105,12 @@ TEST(PeftAdapter, RefusesByNameWhatWouldBeAnotherFormula) {
   EXPECT_THAT(ReadWith("r", 4), IsOk());
   EXPECT_THAT(ReadWith("peft_type", "IA3"),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("peft_type")));
-  for (const auto& [field, value] : std::vector<std::pair<const char*, nlohmann::json>>{
-           {"use_dora", true},
-           {"use_rslora", true},
-           {"bias", "all"},
-           {"rank_pattern", {{"q_proj", 8}}},
-           {"modules_to_save", {"lm_head"}}}) {
+  for (const auto& [field, value] :
+       std::vector<std::pair<const char*, nlohmann::json>>{{"use_dora", true},
+                                                           {"use_rslora", true},
+                                                           {"bias", "all"},
+                                                           {"rank_pattern", {{"q_proj", 8}}},
+                                                           {"modules_to_save", {"lm_head"}}}) {
     EXPECT_THAT(ReadWith(field, value),
                 StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(field)));
   }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "model/adapter_parameters.h"
 #include "model/parameters.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/rollout_worker/setup_for_test.h"
@@ -21,8 +22,12 @@ class EngineSamplerTest : public ::testing::Test {
   }
 
   std::shared_ptr<const weights::WeightVersion> Publish(uint64_t version, double sigma) {
+    return Publish(version, sigma, model::TrainedViewsOf(parameters_));
+  }
+  std::shared_ptr<const weights::WeightVersion> Publish(uint64_t version, double sigma,
+                                                        const model::TensorViewMap& views) {
     std::vector<weights::PublishedTensor> tensors;
-    for (const auto& [name, view] : model::ViewsOf(parameters_)) {
+    for (const auto& [name, view] : views) {
       tensors.push_back(
           {.spec = {name, view.shape, "float32"}, .bytes = std::as_bytes(view.values)});
     }
@@ -98,6 +103,38 @@ TEST_F(EngineSamplerTest, InstallsNothingOfAVersionThatLacksATensor) {
   EXPECT_THAT((*sampler)->Install(**version), StatusIs(absl::StatusCode::kInvalidArgument));
   EXPECT_THAT((*sampler)->Generate(Request(false), {}),
               StatusIs(absl::StatusCode::kFailedPrecondition));
+}
+
+TEST_F(EngineSamplerTest, SamplesWithTheAdaptersOfAVersionOnTheBaseItHolds) {
+  setup_ = SetupForTest({"trainer.lora.enabled=true", "trainer.lora.rank=4"});
+  const auto base = Publish(0, 0.0, model::ViewsOf(parameters_));
+  parameters_ = *model::WithFreshAdapter(parameters_, setup_->lora, 5);
+  for (const auto& [name, values] : model::MutableViewsOf(parameters_)) {
+    std::fill(values.begin(), values.end(), 0.02f);
+  }
+  EXPECT_THAT(MakeEngineSampler(*setup_, "worker-0"), StatusIs(absl::StatusCode::kInvalidArgument));
+  auto sampler = MakeEngineSampler(*setup_, "worker-0", base.get());
+  ASSERT_THAT(sampler, IsOk());
+  const auto version = Publish(7, 0.05);
+  EXPECT_EQ(version->manifest().tensors_size(), 2 * 7 * setup_->model.num_layers);
+  ASSERT_THAT((*sampler)->Install(*version), IsOk());
+  EXPECT_THAT((*sampler)->Install(*base), StatusIs(absl::StatusCode::kInvalidArgument))
+      << "a whole model is no version of adapters";
+
+  auto engine = model::DecodeEngine::Create({.config = setup_->model});
+  ASSERT_THAT(engine, IsOk());
+  ASSERT_THAT(
+      (*engine)->Install(
+          parameters_, 7,
+          {.plan = &setup_->aqn, .sigma = 0.05, .step = 7, .run_seed = setup_->config.seed()}),
+      IsOk());
+  const auto received = (*sampler)->Generate(Request(true), {});
+  const auto expected = (*engine)->Generate(Request(true), {});
+  ASSERT_THAT(received, IsOk());
+  ASSERT_THAT(expected, IsOk());
+  EXPECT_EQ(received->groups[0].completions[0].logprobs,
+            expected->groups[0].completions[0].logprobs);
+  EXPECT_EQ(received->groups[0].counters, expected->groups[0].counters);
 }
 
 }  // namespace
