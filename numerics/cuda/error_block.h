@@ -4,6 +4,7 @@
 
 #include "numerics/cuda/keyed_normals.h"
 #include "numerics/cuda/row_counting.h"
+#include "numerics/cuda/row_maximum.h"
 #include "numerics/kernels/error_element.h"
 
 namespace temper::numerics::cuda {
@@ -15,53 +16,6 @@ TEMPER_HOST_DEVICE constexpr bool ReadsRowMaximum(ErrorType type) {
 }
 // The bit of a site's tensor number that names the word of a spike.
 constexpr uint32_t kStrikeBit = 8;
-
-TEMPER_HOST_DEVICE constexpr int64_t TilesOf(int64_t cols) {
-  return (cols + kTileElements - 1) / kTileElements;
-}
-
-// The tile that a block of rows * TilesOf(cols) works on. There are fewer than 2^31 of them, and
-// devices divide 32 bits faster.
-struct TilePlace {
-  int64_t row;
-  int64_t first;  // column
-};
-TEMPER_HOST_DEVICE inline TilePlace PlaceOf(uint32_t block, int64_t cols) {
-  const auto tiles = static_cast<uint32_t>(TilesOf(cols));
-  return {block / tiles, int64_t{block % tiles} * kTileElements};
-}
-
-// Partial maxima of the threads, in shared memory.
-struct RowMaximum {
-  uint32_t finite_bits[kThreads];
-  uint32_t non_finite[kThreads];
-};
-
-// Largest finite |x| of the row in maximum->finite_bits[0], as bits, and in non_finite[0] whether
-// there are other values. Magnitudes are ordered as their bits are, so any order of threads serves.
-TEMPER_HOST_DEVICE inline void FindRowMaximum(const float* x, int64_t count, RowMaximum* maximum) {
-  ForEachThread([=](int thread) {
-    uint32_t finite = 0, non_finite = 0;
-    for (int64_t i = thread; i < count; i += kThreads) {
-      const uint32_t bits = kernels::Bits(x[i]) & 0x7fffffffu;
-      if (bits >= 0x7f800000u) {
-        non_finite = 1;
-      } else if (bits > finite) {
-        finite = bits;
-      }
-    }
-    maximum->finite_bits[thread] = finite;
-    maximum->non_finite[thread] = non_finite;
-  });
-  for (int width = kThreads / 2; width > 0; width /= 2) {
-    ForEachThread([=](int thread) {
-      if (thread >= width) return;
-      const uint32_t other = maximum->finite_bits[thread + width];
-      if (other > maximum->finite_bits[thread]) maximum->finite_bits[thread] = other;
-      maximum->non_finite[thread] |= maximum->non_finite[thread + width];
-    });
-  }
-}
 
 // Block `row` of the kernel that fills row_maxima.
 TEMPER_HOST_DEVICE inline void RowMaximumBlock(const ErrorArguments& a, uint32_t row,

@@ -6,7 +6,8 @@
 #include <limits>
 #include <string_view>
 
-#include "numerics/cuda/quantize_block.h"
+#include "numerics/cuda/error_block.h"
+#include "numerics/cuda/thread_block.h"
 #include "services/base/status_macros.h"
 #include "services/base/text.h"
 

@@ -1,5 +1,7 @@
 #include "numerics/cuda/noise_kernels.h"
 
+#include <string_view>
+
 #include "numerics/cuda/kernel_launches.h"
 #include "services/base/status_macros.h"
 #include "services/base/text.h"

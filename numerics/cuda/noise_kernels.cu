@@ -1,5 +1,6 @@
 // The kernels: each is one body of numerics/cuda/*_block.h in its grid.
 
+#include "numerics/cuda/error_block.h"
 #include "numerics/cuda/kernel_launches.h"
 #include "numerics/cuda/norm_block.h"
 #include "numerics/cuda/quantize_block.h"

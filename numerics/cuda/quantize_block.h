@@ -3,8 +3,10 @@
 // Bodies of the kernels of fake quantization: numerics/formats/fake_quantize.h, but for tiles
 // (block_2d).
 
-#include "numerics/cuda/error_block.h"
 #include "numerics/cuda/format_element.h"
+#include "numerics/cuda/keyed_normals.h"
+#include "numerics/cuda/row_counting.h"
+#include "numerics/cuda/row_maximum.h"
 
 namespace temper::numerics::cuda {
 namespace {

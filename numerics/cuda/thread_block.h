@@ -57,7 +57,22 @@ TEMPER_HOST_DEVICE inline void AtomicMax(uint32_t* at, uint32_t value) {
 
 TEMPER_HOST_DEVICE inline int64_t Smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// Up to four neighbours of a row. `whole`: there are four and `at` is 16-byte aligned.
+TEMPER_HOST_DEVICE constexpr int64_t TilesOf(int64_t cols) {
+  return (cols - 1) / kTileElements + 1;  // cols > 0
+}
+
+// The tile that a block of rows * TilesOf(cols) works on. There are fewer than 2^31 of them, and
+// devices divide 32 bits faster.
+struct TilePlace {
+  int64_t row;
+  int64_t first;  // column
+};
+TEMPER_HOST_DEVICE inline TilePlace PlaceOf(uint32_t block, int64_t cols) {
+  const auto tiles = static_cast<uint32_t>(TilesOf(cols));
+  return {block / tiles, int64_t{block % tiles} * kTileElements};
+}
+
+// Up to four neighbours of a row; at once where there are four and their address allows it.
 struct FourFloats {
   float v[4];
 };

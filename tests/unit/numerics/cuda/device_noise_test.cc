@@ -6,6 +6,7 @@
 #include "tests/unit/numerics/cuda/cuda_device.h"
 #include "tests/unit/numerics/cuda/noise_conformance.h"
 #include "tests/unit/numerics/cuda/norm_conformance.h"
+#include "tests/unit/numerics/cuda/quantize_conformance.h"
 
 namespace temper::numerics::cuda {
 

@@ -1,5 +1,6 @@
 #include "tests/unit/numerics/cuda/emulated_device.h"
 
+#include "numerics/cuda/error_block.h"
 #include "numerics/cuda/launch_checks.h"
 #include "numerics/cuda/norm_block.h"
 #include "numerics/cuda/quantize_block.h"

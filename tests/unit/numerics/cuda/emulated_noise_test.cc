@@ -2,6 +2,7 @@
 
 #include "tests/unit/numerics/cuda/emulated_device.h"
 #include "tests/unit/numerics/cuda/noise_conformance.h"
+#include "tests/unit/numerics/cuda/quantize_conformance.h"
 
 namespace temper::numerics::cuda {
 

@@ -18,11 +18,8 @@
 #include <string>
 #include <vector>
 
-#include "numerics/aqn.h"
 #include "numerics/cuda/launch_checks.h"
-#include "numerics/formats/fake_quantize.h"
 #include "numerics/gaussian.h"
-#include "numerics/kernels/error_kernels.h"
 #include "numerics/operator_error.h"
 #include "numerics/site.h"
 #include "tests/unit/numerics/formats/format_test_support.h"
@@ -252,114 +249,8 @@ TYPED_TEST_P(NoiseConformance, SumsSaturateWhereTheCpusDo) {
   }
 }
 
-// Q of `x` on the device and on the CPU: values, scales, and counts of the change.
-template <class Test>
-void ExpectQuantizedAlike(Test* test, const FormatSpec& spec, Operand operand,
-                          const std::vector<float>& x, int64_t rows, int64_t cols, int64_t stride) {
-  const FakeQuantizer quantizer = Quantizer(spec, operand);
-  const bool weight = operand == Operand::kWeight;
-  const std::vector<RowKey> keys = weight ? std::vector<RowKey>{{.key = 5}} : Keys(rows, 8);
-  std::vector<float> expected = x;
-  std::vector<float> scales(static_cast<size_t>(rows * quantizer.ScalesPerRow(cols)));
-  const MatrixRows matrix = {.x = x.data(),
-                             .out = expected.data(),
-                             .rows = rows,
-                             .cols = cols,
-                             .x_stride = stride,
-                             .out_stride = stride,
-                             .scales = scales.data()};
-  if (weight) {
-    FakeQuantizer::WeightPart part = {.key = 5, .site = kSite};
-    if (quantizer.NeedsAmax()) part.amax = quantizer.PartAmax(x.data(), rows, cols, stride);
-    quantizer.QuantizePart(matrix, part);
-  } else {
-    quantizer.QuantizeRows(matrix, keys, kSite);
-  }
-  test->RunQuantize(spec, operand, x, rows, cols, stride, keys, expected, scales);
-}
-
-template <class Device>
-class QuantizeConformance : public NoiseConformance<Device> {
- public:
-  // Not in place, then in place.
-  void RunQuantize(const FormatSpec& spec, Operand operand, const std::vector<float>& x,
-                   int64_t rows, int64_t cols, int64_t stride, const std::vector<RowKey>& keys,
-                   const std::vector<float>& expected, const std::vector<float>& scales) {
-    this->device_.FreeAll();
-    QuantizeArguments a = MakeQuantizeArguments(spec, operand).value();
-    const bool weight = operand == Operand::kWeight;
-    const std::span<float> from = this->Copy(x), to = this->Copy(x);
-    const std::span<float> scales_out = this->template Make<float>(scales.size());
-    const std::span<RowCounts> counts = this->template Make<RowCounts>(static_cast<size_t>(rows));
-    const std::span<RowKey> row_keys = this->Copy(keys);
-    a.x = from.data();
-    a.rows = rows;
-    a.cols = cols;
-    a.x_stride = a.out_stride = stride;
-    a.scales = scales_out.data();
-    a.tensor_amax = this->template Make<TensorAmax>(1).data();
-    a.row_keys = row_keys.data();
-    a.element_stride = weight ? cols : 0;
-    a.key_stride = weight ? 0 : 1;
-    a.site = kSite;
-    a.counts = counts.data();
-    for (float* out : {to.data(), from.data()}) {
-      a.out = out;
-      std::fill(counts.begin(), counts.end(), RowCounts());
-      ASSERT_TRUE(this->device_.Quantize(a).ok());
-      const std::span<const float> result = {out, x.size()};
-      ASSERT_EQ(this->Bits(result), this->Bits(expected)) << Describe(spec) << " " << cols;
-      ASSERT_EQ(this->Bits(scales_out), this->Bits(scales)) << Describe(spec) << " " << cols;
-      ASSERT_EQ(CountsOfRows(counts), ChangeOf(x, expected, rows, cols, stride)) << Describe(spec);
-    }
-  }
-
-  // What the CPU's kernels count where x becomes `after`, 1,024 elements of a row at a time.
-  static ErrorStats ChangeOf(std::vector<float> x, const std::vector<float>& after, int64_t rows,
-                             int64_t cols, int64_t stride) {
-    ErrorStats stats = {.calls = 1, .elements = static_cast<uint64_t>(rows * cols)};
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t c = 0; c < cols; c += 1024) {
-        kernels::RowSums sums;
-        kernels::ReplaceScalar({.y = x.data() + r * stride + c,
-                                .after = after.data() + r * stride + c,
-                                .count = std::min<int64_t>(1024, cols - c),
-                                .sums = &sums});
-        stats.changed += static_cast<uint64_t>(sums.changed);
-        stats.non_finite += static_cast<uint64_t>(sums.non_finite);
-        stats.sum_sq_error.Add(sums.error);
-        stats.sum_sq_value.Add(sums.value);
-      }
-    }
-    return stats;
-  }
-};
-
-TYPED_TEST_SUITE_P(QuantizeConformance);
-
-TYPED_TEST_P(QuantizeConformance, FormatsAreTheCpusBitForBit) {
-  constexpr int64_t kRows = 3;
-  for (const Operand operand : {Operand::kWeight, Operand::kActivation}) {
-    for (const FormatSpec& spec : AllSpecs(operand)) {
-      if (spec.block_2d) continue;
-      for (const int64_t cols : {1, 15, 33, 128, 1001, 1024, 2500}) {
-        const int64_t stride = operand == Operand::kWeight ? cols : cols + 2;
-        for (std::vector<float> x : Inputs(kRows * stride)) {
-          ExpectQuantizedAlike(this, spec, operand, x, kRows, cols, stride);
-          // One scale over a row with a NaN makes all of it NaN: once more without.
-          std::replace_if(
-              x.begin(), x.end(), [](float v) { return !std::isfinite(v); }, 1.5f);
-          ExpectQuantizedAlike(this, spec, operand, x, kRows, cols, stride);
-          if (this->HasFatalFailure()) return;
-        }
-      }
-    }
-  }
-}
-
 REGISTER_TYPED_TEST_SUITE_P(NoiseConformance, NormalsAreTheCpusBitForBit,
                             ErrorsAndTheirCountsAreTheCpus, AWholeWeightIsOneRow,
                             KeysAndStrengthAreReadWhenAKernelRuns, SumsSaturateWhereTheCpusDo);
-REGISTER_TYPED_TEST_SUITE_P(QuantizeConformance, FormatsAreTheCpusBitForBit);
 
 }  // namespace temper::numerics::cuda
