@@ -40,18 +40,20 @@ TEMPER_HOST_DEVICE inline float ErrorSize(bool relative, float strength, float l
   }
 }
 
-// x' of elements 4 * counter .. 4 * counter + 3 of a row.
+// x' of elements element .. element + 3 of a row.
 template <ErrorType type>
 TEMPER_HOST_DEVICE inline FourFloats PerturbFour(const FourFloats& x, const ErrorArguments& a,
-                                                 const RowKey& key, uint32_t counter, float size,
+                                                 const RowKey& key, int64_t element, float size,
                                                  uint32_t last_struck) {
   FourNormals n = {};
   FourWords words = {};
   if constexpr (type == ErrorType::kRelativeGaussian || type == ErrorType::kAbsoluteGaussian ||
                 type == ErrorType::kSpike) {
-    n = KeyedNormals(key, a.site, counter);
+    n = KeyedNormals(key, a.site, element);
   }
-  if constexpr (type == ErrorType::kSpike) words = KeyedWords(key, a.site | kStrikeBit, counter);
+  if constexpr (type == ErrorType::kSpike) {
+    words = KeyedWords(key, a.site | kStrikeBit, static_cast<uint32_t>(element / 4));
+  }
   FourFloats erred;
   for (int i = 0; i < 4; ++i) {
     const float v = x.v[i];
@@ -101,8 +103,8 @@ TEMPER_HOST_DEVICE inline void ErrorBlock(const ErrorArguments& a, uint32_t bloc
     if (parameters.strength > 0.0f) {
       const float largest = ReadsRowMaximum(type) ? kernels::FromBits(a.row_maxima[row]) : 0.0f;
       const float size = ErrorSize<type>(a.relative, parameters.strength, largest);
-      const auto counter = static_cast<uint32_t>((first + kPerThread * thread) / 4);
-      after = PerturbFour<type>(before, a, a.row_keys[row], counter, size, parameters.last_struck);
+      const int64_t element = first + kPerThread * thread;
+      after = PerturbFour<type>(before, a, a.row_keys[row], element, size, parameters.last_struck);
       StoreFour(after, at, here);
     }
     if (counted) CountFour(shared, thread, here, before, after);

@@ -13,7 +13,7 @@
 namespace temper::numerics::cuda {
 namespace {
 
-// Numbers of elements 4 * counter .. 4 * counter + 3.
+// Numbers of four neighbouring elements.
 struct FourWords {
   uint32_t w[4];
 };
@@ -21,7 +21,8 @@ struct FourNormals {
   float n[4];
 };
 
-// Philox4x32-10 of counter words (counter, row.position, site, row.lane) under row.key.
+// The words of elements 4 * counter .. 4 * counter + 3: Philox4x32-10 of counter words (counter,
+// row.position, site, row.lane) under row.key.
 TEMPER_HOST_DEVICE inline FourWords KeyedWords(const RowKey& row, uint32_t site, uint32_t counter) {
   uint32_t c0 = counter, c1 = row.position, c2 = site, c3 = row.lane;
   uint32_t k0 = static_cast<uint32_t>(row.key), k1 = static_cast<uint32_t>(row.key >> 32);
@@ -80,11 +81,11 @@ TEMPER_HOST_DEVICE inline void BoxMuller(uint32_t w0, uint32_t w1, float* first,
   *second = FromBits(Bits(Mul(radius, sine)) ^ ((q & 2u) << 30));
 }
 
-// The normals of elements 4 * counter .. 4 * counter + 3: where a kernel gets them from, and the
-// only place.
+// The normals of elements first .. first + 3, first a multiple of 4: the only place where a kernel
+// gets normals from.
 TEMPER_HOST_DEVICE inline FourNormals KeyedNormals(const RowKey& row, uint32_t site,
-                                                   uint32_t counter) {
-  const FourWords words = KeyedWords(row, site, counter);
+                                                   int64_t first) {
+  const FourWords words = KeyedWords(row, site, static_cast<uint32_t>(first / 4));
   FourNormals normals;
   BoxMuller(words.w[0], words.w[1], &normals.n[0], &normals.n[1]);
   BoxMuller(words.w[2], words.w[3], &normals.n[2], &normals.n[3]);

@@ -19,13 +19,13 @@ struct NormShared {
   float inv_rms;
 };
 
-// Weights 4 * counter .. of the norm under one draw; count of them exist.
+// Weights channel .. channel + 3 of the norm under one draw; `count` of them exist.
 TEMPER_HOST_DEVICE inline FourFloats PerturbedGamma(const float* gamma, int64_t channel, int count,
                                                     const NormDraw* draw, uint32_t site) {
   FourFloats four = LoadFour(gamma + channel, count);
   if (draw == nullptr || draw->scale == 0.0f) return four;
   const RowKey key = {.key = draw->key};
-  const FourNormals n = KeyedNormals(key, site, static_cast<uint32_t>(channel / 4));
+  const FourNormals n = KeyedNormals(key, site, channel);
   for (int i = 0; i < 4; ++i) four.v[i] = kernels::Fma(draw->scale, n.n[i], four.v[i]);
   return four;
 }
