@@ -35,7 +35,7 @@ LayerProfiler::LayerProfiler(const model::ModelConfig& config)
     const auto element = static_cast<uint32_t>(i);
     const uint64_t key = base::RandomKey(kSignSeed, base::Purpose::kEvaluationError, 0);
     const std::array<uint32_t, 4> words = base::Philox({element / 4, 0, 0, 0}, key);
-    signs_.push_back((words[element % 4] & 1) != 0 ? 1.0f : -1.0f);
+    signs_.push_back((words[element % 4] & 1) != 0 ? 1.0 : -1.0);
   }
 }
 
@@ -53,6 +53,7 @@ void LayerProfiler::Observe(const model::ObservedRows& rows) {
 void LayerProfiler::AddRow(const float* x, const float* y, Sums* sums) const {
   double x_sq = 0.0, y_sq = 0.0, u_sq = 0.0, u_fourth = 0.0, u_abs = 0.0, u_max = 0.0;
   double projections[kProjections] = {};
+  const double* signs = signs_.data();
   for (int64_t i = 0; i < hidden_; ++i) {
     const double a = x[i], b = y[i], u = b - a;
     x_sq += a * a;
@@ -61,9 +62,7 @@ void LayerProfiler::AddRow(const float* x, const float* y, Sums* sums) const {
     u_fourth += u * u * u * u;
     u_abs += std::abs(u);
     u_max = std::max(u_max, std::abs(u));
-    for (int k = 0; k < kProjections; ++k) {
-      projections[k] += u * static_cast<double>(signs_[static_cast<size_t>(k * hidden_ + i)]);
-    }
+    for (int k = 0; k < kProjections; ++k) projections[k] += u * signs[i * kProjections + k];
   }
   if (!(x_sq > 0.0 && u_sq > 0.0) || !std::isfinite(u_fourth)) return;  // nothing to relate to
   const auto n = static_cast<double>(hidden_);

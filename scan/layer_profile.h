@@ -59,7 +59,7 @@ class LayerProfiler final : public model::PassObserver {
   void AddRow(const float* x, const float* y, Sums* sums) const;
 
   int64_t hidden_;
-  std::vector<float> signs_;     // [kProjections][hidden], +-1
+  std::vector<double> signs_;    // [hidden][kProjections], +-1
   std::vector<float> previous_;  // the residual stream before the layer
   std::vector<Sums> sums_;
 };

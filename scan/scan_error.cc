@@ -70,22 +70,32 @@ QuantizationStats EmptyStats(const ScanError& error) {
   return QuantizationStats(error.format.has_value() ? numerics::ElementMax(*error.format) : 1.0f);
 }
 
-QuantizationStats ScanWeight(const ScanError& error, const float* w, int64_t out, int64_t in,
-                             uint64_t key, uint32_t site) {
+QuantizationStats ScanWeight(const ScanError& error, const WeightRows& weight,
+                             std::vector<float>* scratch) {
   QuantizationStats stats = EmptyStats(error);
-  std::vector<float> perturbed(static_cast<size_t>(out * in));
+  const int64_t values = weight.out * weight.in;
+  const int64_t step = std::max<int64_t>(1, values / kCountedValues);
+  scratch->resize(static_cast<size_t>(2 * values));  // never more scales than values
+  float* perturbed = scratch->data();
+  float* scales = perturbed + values;
   if (!error.format.has_value()) {
-    std::copy(w, w + out * in, perturbed.begin());
-    numerics::ApplyErrorToWeight(error.error, perturbed.data(), out, in, key, site, nullptr);
-    AddPlainRows(w, perturbed.data(), out, in, &stats);
+    std::copy(weight.w, weight.w + values, perturbed);
+    numerics::ApplyErrorToWeight(error.error, perturbed, weight.out, weight.in, weight.key,
+                                 weight.site, nullptr);
+    for (int64_t r = 0; r < weight.out; r += step) {
+      AddPlainRows(weight.w + r * weight.in, perturbed + r * weight.in, 1, weight.in, &stats);
+    }
     return stats;
   }
   const FakeQuantizer quantizer = QuantizerOf(error, numerics::Operand::kWeight);
-  std::vector<float> scales(static_cast<size_t>(out * quantizer.ScalesPerRow(in)));
-  const int64_t shape[] = {out, in};
-  const absl::Status status = quantizer.QuantizeWeight(shape, w, perturbed.data(), scales.data());
+  const int64_t shape[] = {weight.out, weight.in};
+  const absl::Status status = quantizer.QuantizeWeight(shape, weight.w, perturbed, scales);
   TEMPER_CHECK(status.ok(), "a matrix can be quantized by blocks of a row");
-  stats.AddRows(quantizer, w, perturbed.data(), scales.data(), out, in);
+  const int64_t per_row = quantizer.ScalesPerRow(weight.in);
+  for (int64_t r = 0; r < weight.out; r += step) {
+    stats.AddRows(quantizer, weight.w + r * weight.in, perturbed + r * weight.in,
+                  scales + r * per_row, 1, weight.in);
+  }
   return stats;
 }
 

@@ -29,9 +29,21 @@ absl::StatusOr<ScanError> ParseScanError(const std::string& text);
 // element, so nothing of it counts as saturated.
 numerics::QuantizationStats EmptyStats(const ScanError& error);
 
-// Perturbs a weight of [out, in] features and counts what that did. key: of a Gaussian draw.
-numerics::QuantizationStats ScanWeight(const ScanError& error, const float* w, int64_t out,
-                                       int64_t in, uint64_t key, uint32_t site);
+// A weight of [out, in] features, and the key and site of a Gaussian draw.
+struct WeightRows {
+  const float* w = nullptr;
+  int64_t out = 0;
+  int64_t in = 0;
+  uint64_t key = 0;
+  uint32_t site = 0;
+};
+// Values of a weight that are counted at least; a larger one is sampled, every k-th row of it, with
+// which the SQNR of a format is known to some hundredths of a dB.
+inline constexpr int64_t kCountedValues = int64_t{1} << 18;
+
+// Perturbs the whole weight and counts what that did. scratch: reused between calls of one thread.
+numerics::QuantizationStats ScanWeight(const ScanError& error, const WeightRows& weight,
+                                       std::vector<float>* scratch);
 
 // Perturbs rows of an activation, each by itself. Thread-compatible; owns scratch memory for
 // kChunkRows rows, whatever it is given.

@@ -74,7 +74,8 @@ std::vector<StaticRow> ScanWeights(const model::ModelConfig& config,
   const int64_t per_error = int64_t{layers} * static_cast<int64_t>(kLinears.size());
   std::vector<StaticRow> rows(errors.size() * static_cast<size_t>(per_error));
   model::ThreadPool pool(threads);
-  pool.Run(static_cast<int64_t>(rows.size()), [&](int64_t task, int) {
+  std::vector<std::vector<float>> scratch(static_cast<size_t>(threads));
+  pool.Run(static_cast<int64_t>(rows.size()), [&](int64_t task, int worker) {
     const ScanError& error = errors[static_cast<size_t>(task / per_error)];
     const int64_t linear = task % per_error;
     const auto layer = static_cast<int>(linear / static_cast<int64_t>(kLinears.size()));
@@ -83,9 +84,13 @@ std::vector<StaticRow> ScanWeights(const model::ModelConfig& config,
     TEMPER_CHECK(found != tensors.end(), "a model holds the tensors of its configuration");
     const model::TensorView& weight = found->second;
     const QuantizationStats stats =
-        ScanWeight(error, weight.values.data(), weight.shape[0], weight.shape[1],
-                   base::RandomKey(seed, base::Purpose::kWeightError, 0),
-                   numerics::Site(layer, op, numerics::TensorRole::kWeightOperand));
+        ScanWeight(error,
+                   {.w = weight.values.data(),
+                    .out = weight.shape[0],
+                    .in = weight.shape[1],
+                    .key = base::RandomKey(seed, base::Purpose::kWeightError, 0),
+                    .site = numerics::Site(layer, op, numerics::TensorRole::kWeightOperand)},
+                   &scratch[static_cast<size_t>(worker)]);
     rows[static_cast<size_t>(task)] = RowOf(stats, error, Role::kWeight, layer, op);
   });
   return rows;

@@ -39,8 +39,9 @@ struct StaticRow {
 };
 inline constexpr double kBlockRowQuantiles[] = {0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99};
 
-// Every decoder linear's weight, once for each error. seed: of Gaussian draws. One tensor per
-// thread is in memory beside the model. Rows: by error, then layer, then operator.
+// Every decoder linear's weight, once for each error. seed: of Gaussian draws. Two copies of one
+// tensor per thread are in memory beside the model. Rows: by error, then layer, then operator;
+// `elements` are those counted (kCountedValues).
 std::vector<StaticRow> ScanWeights(const model::ModelConfig& config,
                                    const model::TensorViewMap& tensors,
                                    std::span<const ScanError> errors, uint64_t seed, int threads);

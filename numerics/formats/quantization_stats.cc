@@ -11,6 +11,7 @@ namespace {
 
 constexpr int kBinadeShift = 23;  // the exponent
 constexpr int kBinShift = kBinadeShift - 6;
+constexpr size_t kChunk = 64;
 constexpr size_t kBinades = 256;
 constexpr size_t kBinsPerBinade = 64;
 constexpr double kMostDb = 100.0;
@@ -60,30 +61,64 @@ int64_t QuantizationStats::bytes() const {
 void QuantizationStats::AddBlockRow(std::span<const float> x, std::span<const float> q,
                                     float scale) {
   TEMPER_CHECK(x.size() == q.size(), "a quantized value per value");
-  double row_value = 0.0, row_error = 0.0;
-  int64_t finite = 0;
-  for (size_t i = 0; i < x.size(); ++i) {
-    if (!std::isfinite(x[i]) || !std::isfinite(q[i])) {
-      ++non_finite_;
-      continue;
+  RowSums row;
+  for (size_t begin = 0; begin < x.size(); begin += kChunk) {
+    const size_t count = std::min(kChunk, x.size() - begin);
+    if (AddFiniteChunk(x.data() + begin, q.data() + begin, count, scale, &row)) continue;
+    for (size_t i = begin; i < begin + count; ++i) {  // value by value, without those that are not
+      if (!AddFiniteChunk(&x[i], &q[i], 1, scale, &row)) ++non_finite_;
     }
-    ++finite;
-    const double value = x[i], error = static_cast<double>(q[i]) - value;
-    const double magnitude = std::abs(value);
-    Bin& bin = BinOf(std::abs(x[i]));
-    ++bin.count;
-    bin.sum_sq_value += value * value;
-    bin.sum_sq_error += error * error;
-    row_value += value * value;
-    row_error += error * error;
-    sum_relative_error_ += std::abs(error) / (magnitude + kDeadBelow);
-    dead_ += magnitude > kDeadBelow && q[i] == 0.0f ? 1 : 0;
-    saturated_ += std::abs(x[i]) / scale > element_max_ ? 1 : 0;
   }
-  elements_ += finite;
-  if (finite == 0) return;
+  elements_ += row.finite;
+  if (row.finite == 0) return;
   ++block_rows_;
-  ++BlockRowsAt(DbStep(SqnrDb(row_value, row_error)));
+  ++BlockRowsAt(DbStep(SqnrDb(row.sum_sq_value, row.sum_sq_error)));
+}
+
+// Short loops that compilers vectorise, and sums in locals: a member that is added to waits for
+// itself at every value, and for the bins, which the compiler must take for the same memory.
+bool QuantizationStats::AddFiniteChunk(const float* x, const float* q, size_t count, float scale,
+                                       RowSums* row) {
+  constexpr uint32_t kExponent = 0x7f800000u;
+  double sq_value[kChunk], sq_error[kChunk], relative[kChunk];
+  uint32_t not_finite = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const uint32_t bits = std::bit_cast<uint32_t>(x[i]), q_bits = std::bit_cast<uint32_t>(q[i]);
+    not_finite |= ((bits & kExponent) + 0x00800000u) | ((q_bits & kExponent) + 0x00800000u);
+  }
+  if ((not_finite >> 31) != 0) return false;
+  for (size_t i = 0; i < count; ++i) {
+    const double value = x[i], error = static_cast<double>(q[i]) - value;
+    sq_value[i] = value * value;
+    sq_error[i] = error * error;
+    relative[i] = std::abs(error) / (std::abs(value) + kDeadBelow);
+  }
+  const float largest = element_max_;
+  uint32_t dead = 0, saturated = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const float magnitude = std::abs(x[i]);
+    dead += (magnitude > kDeadBelow) & (q[i] == 0.0f);
+    saturated += magnitude / scale > largest;
+  }
+  double sum_value = 0.0, sum_error = 0.0, sum_relative = 0.0;
+  for (size_t i = 0; i < count; ++i) {
+    sum_value += sq_value[i];
+    sum_error += sq_error[i];
+    sum_relative += relative[i];
+  }
+  for (size_t i = 0; i < count; ++i) {
+    Bin& bin = BinOf(std::abs(x[i]));
+    bin.count += 1.0;
+    bin.sum_sq_value += sq_value[i];
+    bin.sum_sq_error += sq_error[i];
+  }
+  dead_ += dead;
+  saturated_ += saturated;
+  sum_relative_error_ += sum_relative;
+  row->finite += static_cast<int64_t>(count);
+  row->sum_sq_value += sum_value;
+  row->sum_sq_error += sum_error;
+  return true;
 }
 
 void QuantizationStats::AddRows(const FakeQuantizer& quantizer, const float* x, const float* q,
@@ -128,11 +163,11 @@ double QuantizationStats::SqnrDbWithoutLargest(double share) const {
   for (size_t b = kBinades; b-- > 0;) {
     for (size_t i = bins_[b].size(); i-- > 0;) {
       const Bin& bin = bins_[b][i];
-      if (bin.count == 0) continue;
+      if (bin.count == 0.0) continue;
       // Of the bin that the cut goes through, the part below it.
-      const int64_t out = std::min(left_out, bin.count);
+      const int64_t out = std::min(left_out, static_cast<int64_t>(bin.count));
       left_out -= out;
-      const double kept = static_cast<double>(bin.count - out) / static_cast<double>(bin.count);
+      const double kept = (bin.count - static_cast<double>(out)) / bin.count;
       value += kept * bin.sum_sq_value;
       error += kept * bin.sum_sq_error;
     }

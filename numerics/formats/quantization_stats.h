@@ -44,7 +44,7 @@ class QuantizationStats final {
   // Memory held; at most kMostBytes, whatever was fed. Counts take room per binade of magnitude and
   // per decibel that occurred, so that one object per linear and format is affordable.
   int64_t bytes() const;
-  static constexpr int64_t kMostBytes = 600 << 10;
+  static constexpr int64_t kMostBytes = 720 << 10;
 
   double sqnr_db() const;
   // The same without the `share` of the elements with the largest |x|: what is left when a few
@@ -60,10 +60,19 @@ class QuantizationStats final {
  private:
   // Values whose magnitude has equal exponent and first six fraction bits.
   struct Bin {
-    int64_t count = 0;
+    double count = 0.0;  // a double, so that the three are added alike; exact to 2^53
+    double sum_sq_value = 0.0;
+    double sum_sq_error = 0.0;
+    double unused = 0.0;  // a bin is half a cache line and never lies across two
+  };
+  // Of the finite values of one block row.
+  struct RowSums {
+    int64_t finite = 0;
     double sum_sq_value = 0.0;
     double sum_sq_error = 0.0;
   };
+  // Up to 64 values; false, and nothing is counted, if one of a pair is not finite.
+  bool AddFiniteChunk(const float* x, const float* q, size_t count, float scale, RowSums* row);
   double Share(int64_t count) const;
   Bin& BinOf(float magnitude);
   int64_t& BlockRowsAt(size_t step);
