@@ -79,6 +79,9 @@ ExactSum SumOf(const WideSum& wide) {
 
 absl::StatusOr<ErrorParameters> MakeErrorParameters(const OperatorError& error) {
   TEMPER_RETURN_IF_ERROR(CheckStrength(error.type, error.strength));
+  if (error.random() && error.draw != GaussianDraw::kExact) {
+    return absl::UnimplementedError("fast draws are made on the CPU alone");
+  }
   ErrorParameters parameters = {.strength = error.strength};
   if (error.type == ErrorType::kSpike) {
     // Words 0 .. p 2^32 - 1 strike, as in numerics/operator_error.cc.

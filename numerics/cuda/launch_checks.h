@@ -15,7 +15,8 @@
 
 namespace temper::numerics::cuda {
 
-// The parameters of an error, to be copied to device memory. InvalidArgument as CheckStrength says.
+// The parameters of an error, to be copied to device memory. InvalidArgument as CheckStrength says;
+// Unimplemented for fast draws, which no kernel makes.
 // Type and `relative` are fixed when a kernel is launched, and so not among them.
 absl::StatusOr<ErrorParameters> MakeErrorParameters(const OperatorError& error);
 

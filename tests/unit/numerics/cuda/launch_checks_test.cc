@@ -141,6 +141,8 @@ TEST(LaunchChecks, ParametersAreMadeOfErrorsInRange) {
   EXPECT_EQ(last_struck(1.0), 0xffffffffu);
   EXPECT_EQ(last_struck(1e-12), 0u);
   ExpectRefused(MakeErrorParameters({.strength = -1.0f}).status(), "error_scale");
+  EXPECT_TRUE(absl::IsUnimplemented(
+      MakeErrorParameters({.strength = 0.05f, .draw = GaussianDraw::kFast}).status()));
 }
 
 TEST(LaunchChecks, FormatsBecomeArgumentsOrSayWhyNot) {
