@@ -13,7 +13,7 @@ using ::temper::testing::StatusIs;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr numerics::ModelShape kOneLayer = {.num_layers = 1};
+const numerics::ModelShape kOneLayer = {.num_layers = 1};
 
 // One layer; the first norm is small, the others have RMS 1.
 model::TensorMap SmallFirstNorm() {

@@ -69,10 +69,10 @@ TEST_F(ScanMultipliersTest, AreThoseOfTheScan) {
   WriteScan(ModelHash());
   v1::RunConfig config = Load().value();
   // A process without the file refuses to go on without its multipliers.
-  EXPECT_THAT(config::AqnPlanFromConfig(config, 2),
+  EXPECT_THAT(config::AqnPlanFromConfig(config, {.num_layers = 2}),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("were not read")));
   ASSERT_THAT(ResolveScanMultipliers(false, &config), IsOk());
-  const numerics::AqnPlan plan = config::AqnPlanFromConfig(config, 2).value();
+  const numerics::AqnPlan plan = config::AqnPlanFromConfig(config, {.num_layers = 2}).value();
   EXPECT_EQ(numerics::LayerMultiplier(plan, 0, 2, 0), 1.5);
   EXPECT_EQ(numerics::LayerMultiplier(plan, 1, 2, 0), 1.0);
   // What the run directory keeps is read back without the scan.

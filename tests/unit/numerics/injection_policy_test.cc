@@ -14,7 +14,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr ModelShape kShape = {.num_layers = 4};
+const ModelShape kShape = {.num_layers = 4};
 
 InjectionSpec Mxfp4(InjectionPoint point) {
   return {.enabled = true, .format = FormatSpec{}, .point = point};

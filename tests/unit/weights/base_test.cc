@@ -21,10 +21,13 @@ using ::testing::HasSubstr;
 std::shared_ptr<const WeightVersion> Build(const VersionHeader& header, float first) {
   std::vector<float> values(5000, 0.5f);
   values[0] = first;
-  const PublishedTensor tensor = {
-      .spec = {.name = "w", .shape = {static_cast<int64_t>(values.size())}, .dtype = "float32"},
-      .bytes = std::as_bytes(std::span(values))};
-  return *BuildVersion(header, {&tensor, 1}, 1 << 12);
+  std::vector<PublishedTensor> tensors;
+  for (const char* name : {"w", "another", "third"}) {
+    tensors.push_back(
+        {.spec = {.name = name, .shape = {static_cast<int64_t>(values.size())}, .dtype = "float32"},
+         .bytes = std::as_bytes(std::span(values))});
+  }
+  return *BuildVersion(header, tensors, 1 << 12);
 }
 
 class BaseServiceTest : public ::testing::Test {

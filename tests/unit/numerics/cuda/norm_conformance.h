@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "model/kernels/row_kernels.h"
-#include "numerics/aqn.h"
+#include "numerics/aqn_draw.h"
 #include "numerics/cuda/kernel_arguments.h"
 #include "numerics/gaussian.h"
 
@@ -25,7 +25,7 @@ class NormConformance : public testing::Test {
  protected:
   static constexpr int64_t kRows = 3;
   static constexpr float kEps = 1e-6f;
-  static constexpr NormId kNorm = {.layer = 2, .kind = NormKind::kPostAttentionNorm};
+  static constexpr AqnTarget kNorm = {.layer = 2, .op = Operator::kPostAttentionNorm};
 
   void SetUp() override {
     const std::string missing = device_.Missing();
@@ -104,7 +104,7 @@ TYPED_TEST_P(NormConformance, PerturbedRowsAreTheCpusBitForBit) {
                                    .eps = TestFixture::kEps,
                                    .draws = this->Copy(draws).data(),
                                    .draw_stride = draw_stride,
-                                   .site = NormSite(TestFixture::kNorm),
+                                   .site = AqnSite(TestFixture::kNorm),
                                    .inv_rms = r.data()})
                             .ok());
             ASSERT_EQ(this->Bits({y, x.size()}), this->Bits(expected)) << cols << " " << size;
@@ -132,7 +132,7 @@ TYPED_TEST_P(NormConformance, ADrawIsReadWhenTheKernelRuns) {
                                 .y_stride = kCols,
                                 .eps = TestFixture::kEps,
                                 .draws = draw.data(),
-                                .site = NormSite(TestFixture::kNorm)};
+                                .site = AqnSite(TestFixture::kNorm)};
   std::vector<std::vector<uint32_t>> seen;
   for (const uint64_t version : {1, 2, 3}) {
     const double sigma = version == 3 ? 0.0 : 0.05;
