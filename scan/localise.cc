@@ -113,11 +113,11 @@ std::string SymptomOf(const LayerProfile& observed, const LayerProfile& baseline
   const auto ratio = [&](double LayerProfile::*field) {
     return observed.*field / std::max(baseline.*field, 1e-12);
   };
-  if (ratio(&LayerProfile::near_zero) > 1.5) return "near zero";
-  if (ratio(&LayerProfile::kurtosis) > 1.5) return "spiky";
-  if (ratio(&LayerProfile::crest) < 0.9) return "saturated";
-  if (ratio(&LayerProfile::update_gain) > 1.05) return "amplified";
-  return "noisy";
+  if (ratio(&LayerProfile::near_zero) > 1.5) return "more values near zero";
+  if (ratio(&LayerProfile::kurtosis) > 1.5) return "heavier tails";
+  if (ratio(&LayerProfile::crest) < 0.9) return "flatter";
+  if (ratio(&LayerProfile::update_gain) > 1.05) return "larger";
+  return "changed";
 }
 
 }  // namespace

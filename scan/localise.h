@@ -44,8 +44,8 @@ struct Suspicion {
 struct FaultFinding {
   Evidence evidence = Evidence::kNone;
   std::vector<Suspicion> ranking;  // most suspect first; empty with kNone
-  // What the first layer looks like: "saturated", "near zero", "spiky", "amplified", "noisy"; empty
-  // without a baseline to compare with.
+  // How the first layer's update differs from the reference: "more values near zero", "heavier
+  // tails", "flatter", "larger", "changed"; empty without a reference. What is seen, not its cause.
   std::string symptom;
 };
 

@@ -38,6 +38,9 @@ std::string Bar(double share, const std::string& colour, const std::string& titl
                          colour, title, 100 * width);
 }
 
+// Share of the power that is error: so a longer bar is worse, as for the other metrics.
+double ErrorPower(double sqnr_db) { return std::pow(10.0, -sqnr_db / 10.0); }
+
 // A row per layer with a bar.
 struct BarRow {
   std::string name;
@@ -101,12 +104,12 @@ std::string LabelSection(const ScanResult& result) {
     const double value = labels.by == "dead_zone" ? 100 * label.value : label.value;
     rows.push_back(
         {.name = absl::StrCat(label.layer),
-         .value = value,
+         .value = labels.by == "sqnr" ? ErrorPower(value) : value,
          .shown = absl::StrFormat("%.4g", value),
          .colour = name,
          .extra = absl::StrFormat("<td class=\"t\">%s</td><td>%g</td>", name, label.multiplier)});
   }
-  const char* unit = labels.by == "sqnr"        ? "SQNR, dB (less is worse)"
+  const char* unit = labels.by == "sqnr"        ? "SQNR, dB (bar: power of the error)"
                      : labels.by == "dead_zone" ? "dead zone, %"
                                                 : "KL, nats";
   return absl::StrCat(
@@ -137,7 +140,7 @@ std::string StaticSection(const ScanResult& result, const std::string& error, Ro
             : absl::StrFormat("<td class=\"t\">%s</td>",
                               std::string(numerics::OperatorName((*least)->op)));
     bars.push_back({.name = absl::StrCat(layer),
-                    .value = (*least)->sqnr_db,
+                    .value = ErrorPower((*least)->sqnr_db),
                     .shown = absl::StrFormat("%.2f", (*least)->sqnr_db),
                     .extra = where});
     for (const StaticRow* row : rows) {
@@ -156,7 +159,7 @@ std::string StaticSection(const ScanResult& result, const std::string& error, Ro
                       role == Role::kWeight  ? "weights"
                       : role == Role::kInput ? "inputs"
                                              : "layer outputs",
-                      "</h2>\n", BarTable(bars, "least SQNR, dB", head),
+                      "</h2>\n", BarTable(bars, "least SQNR, dB (bar: power of the error)", head),
                       "<details><summary>every linear</summary>\n", table, "</table></details>\n");
 }
 
@@ -189,7 +192,7 @@ std::string FaultSection(const ScanResult& result) {
                        : absl::StrCat("against ", Escape(absl::StrJoin(fault.references, ", "))),
                    ". Evidence: <b>", EvidenceName(fault.finding.evidence), "</b>");
   if (!fault.finding.symptom.empty()) {
-    absl::StrAppend(&html, "; the first layer looks <b>", fault.finding.symptom, "</b>");
+    absl::StrAppend(&html, "; its update there: <b>", fault.finding.symptom, "</b>");
   }
   if (fault.kl_nats.has_value()) {
     absl::StrAppendFormat(&html, "; KL of the output %.3g nats", *fault.kl_nats);

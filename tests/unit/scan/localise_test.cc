@@ -66,7 +66,7 @@ TEST(LocaliseFault, PutsTheLayerFirstAfterWhichAllDepart) {
   EXPECT_EQ(finding.evidence, Evidence::kDeparture);
   EXPECT_EQ(FirstOf(finding), 2);
   EXPECT_EQ(finding.ranking[0].field, "near_zero");
-  EXPECT_EQ(finding.symptom, "near zero");
+  EXPECT_EQ(finding.symptom, "more values near zero");
   EXPECT_EQ(finding.ranking.size(), 5u);
 }
 
