@@ -236,7 +236,12 @@ absl::StatusOr<numerics::AqnPlan> AqnPlanFromConfig(const v1::RunConfig& config,
   TEMPER_RETURN_IF_ERROR(CheckScan(layers, /*resolved=*/plan.enabled && shape.num_layers >= 0));
   // A run without updates (an evaluation) has no schedule to check.
   if (plan.enabled && plan.total_steps > 0) {
-    TEMPER_RETURN_IF_ERROR(Check(plan, shape, trainer.null_arm()));
+    numerics::AqnPlan checked = plan;
+    // Which layers a scan selects is known once it was read.
+    if (!layers.scan_file().empty() && layers.layer_multipliers().empty()) {
+      checked.layers.enabled = false;
+    }
+    TEMPER_RETURN_IF_ERROR(Check(std::move(checked), shape, trainer.null_arm()));
   }
   return plan;
 }

@@ -100,7 +100,7 @@ class Scan(unittest.TestCase):
         done = temper("check", recipe, *settings, f"{block}.scan_file={self.out}/scan.json")
         self.assertEqual(done.returncode, 0, done.stderr)
         for label in self.of_kind("label"):
-            self.assertRegex(done.stdout, rf"(?m)^\s+{label['layer']}: {label['multiplier']:g}$")
+            self.assertRegex(done.stdout, rf"layer_multipliers: \{{.*\b{label['layer']}: {label['multiplier']:g}[,}}]")
 
 
 if __name__ == "__main__":

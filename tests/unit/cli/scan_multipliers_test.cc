@@ -101,6 +101,15 @@ TEST_F(ScanMultipliersTest, ScansThatDoNotFitAreRefused) {
               StatusIs(kInvalidArgument, HasSubstr("give one of the two")));
 }
 
+TEST_F(ScanMultipliersTest, ADefaultOfZeroIsJudgedOnceTheScanWasRead) {
+  WriteScan(ModelHash());
+  v1::RunConfig config = Load(", default_multiplier: 0").value();
+  ASSERT_THAT(ResolveScanMultipliers(false, &config), IsOk());
+  const numerics::AqnPlan plan = config::AqnPlanFromConfig(config, {.num_layers = 2}).value();
+  EXPECT_EQ(numerics::LayerMultiplier(plan, numerics::kNoLayer, 2, 0), 0.0);
+  EXPECT_EQ(numerics::LayerMultiplier(plan, 0, 2, 0), 1.5);
+}
+
 TEST_F(ScanMultipliersTest, PresetAndFileComeTogether) {
   const std::string recipe = dir_.File("half.yaml");
   ASSERT_THAT(base::WriteFileAtomically(
