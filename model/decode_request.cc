@@ -91,7 +91,6 @@ DecodeRequest::DecodeRequest(const GenerateRequest& request, const ModelConfig& 
                                    : base::SamplingKey(request.seed, prompt.scope);
     result_.groups[g].completions.resize(prompt.samples);
   }
-  TakeUpAqn();
   const GroupCounts none(request.phase, static_cast<int>(config.num_layers));
   counts_.assign(static_cast<size_t>(memory_.threads.threads()),
                  std::vector<GroupCounts>(groups_.size(), none));

@@ -41,8 +41,8 @@ class Injection(RunTestCase):
                     self.assertEqual(probe["precision_abs_max"], 0)
                     self.assertGreater(probe["noise_abs_max"], 0)
             summary = run.summary()
-            self.assertEqual(summary["injection"],
-                             f"{injection['error_type']} {injection['injection_point']}")
+            self.assertRegex(summary["injection"],
+                             f"^{injection['error_type']}.* {injection['injection_point']}$")
             by_injected = {True: [], False: []}
             for evaluation in summary["evaluations"]:
                 by_injected[evaluation["injected"]].append(evaluation["version"])
