@@ -1,22 +1,20 @@
 // What AQN costs: on all norms of a model, on four of its layers, and not at all, in one run.
 //
-//   draw      the noise of a version for the 57 norms of Qwen2.5-1.5B's shape (1,536 channels), one
-//   thread rollout   installing a version and decoding with it: a narrow model of 28 layers, 8
-//   groups of 8
+// draw: the noise of a version for the 57 norms of Qwen2.5-1.5B's shape (1,536 channels).
+// rollout: installing a version and decoding with it; a narrow model of 28 layers, 8 groups of 8.
 //
-// The arms take turns, so that what else the machine does meets all of them. A line per arm:
-// median, least and largest seconds, and the ratio of its median to that of the arm without AQN (of
-// `draw`: of all norms).
+// One thread, CPU time. The arms take turns, so that what else the machine does meets all of them.
+// A line per arm: median, least and largest seconds, and the ratio of its median to that of the
+// first arm.
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <ctime>
 #include <functional>
 #include <string>
 #include <vector>
 
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "model/decode_engine.h"
 #include "model/norm_draw.h"
 #include "model/parameters.h"
@@ -51,9 +49,10 @@ struct Arm {
 void Compare(const char* what, std::vector<Arm> arms) {
   for (uint64_t round = 0; round <= kRounds; ++round) {
     for (Arm& arm : arms) {
-      const absl::Time begun = absl::Now();
+      const std::clock_t begun = std::clock();
       arm.run(round);
-      if (round > 0) arm.seconds.push_back(absl::ToDoubleSeconds(absl::Now() - begun));
+      const auto ticks = static_cast<double>(std::clock() - begun);
+      if (round > 0) arm.seconds.push_back(ticks / CLOCKS_PER_SEC);
     }
   }
   double reference = 0.0;

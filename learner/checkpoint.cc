@@ -158,6 +158,10 @@ absl::Status WriteParts(const std::string& dir, const CheckpointContents& conten
                                                    StateToJson(contents.state).dump(1) + "\n"));
   TEMPER_RETURN_IF_ERROR(
       base::WriteFileAtomically(dir + "/state/commit.binpb", contents.commit.SerializeAsString()));
+  if (!contents.quantization_json.empty()) {
+    TEMPER_RETURN_IF_ERROR(
+        base::WriteFileAtomically(dir + "/state/quantization.json", contents.quantization_json));
+  }
   if (!contents.ledger_file.empty()) {
     TEMPER_RETURN_IF_ERROR(base::RenameDurably(contents.ledger_file, dir + kLedger));
   }

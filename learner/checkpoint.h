@@ -11,6 +11,8 @@
 //   state/ledger.db              the orchestrator's ledger just before (or after) that commit: with
 //                                the commit it is the ledger as of step N. Missing in supervised
 //                                training, and where the orchestrator could not give it
+//   state/quantization.json      what number formats would make of each weight
+//                                (learner/weight_quantization.h); missing in supervised training
 //   MANIFEST.json                XXH3-128 and size of every file above, configuration fingerprint,
 //                                HashParameters of the frozen base
 //
@@ -55,7 +57,8 @@ struct CheckpointContents {
   TrainerState state;
   uint64_t config_fingerprint = 0;
   v1::CommitStepRequest commit;
-  std::string ledger_file;  // moved to state/ledger.db; beside the checkpoints; empty: none
+  std::string quantization_json;  // empty: none
+  std::string ledger_file;        // moved to state/ledger.db; beside the checkpoints; empty: none
 };
 
 // What was read back.

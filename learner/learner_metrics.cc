@@ -2,7 +2,37 @@
 
 #include <string>
 
+#include "numerics/noise_rows.h"
+
 namespace temper::learner {
+namespace {
+
+// Adds one row of the noise table.
+void CountRow(metrics::MetricsRegistry* registry, const numerics::NoiseRowId& id,
+              const numerics::NoiseRow& row) {
+  const metrics::Labels labels = numerics::NoiseRowLabels(id);
+  registry
+      ->AddCounter("temper_learner_noise_calls_total",
+                   "Runs of an operator in the learner, with or without error.", labels)
+      .Increment(static_cast<double>(row.operator_calls));
+  if (row.stats.elements == 0) return;
+  registry
+      ->AddCounter("temper_learner_noise_elements_total", "Elements offered to a row's error.",
+                   labels)
+      .Increment(static_cast<double>(row.stats.elements));
+  registry->AddCounter("temper_learner_noise_changed_total", "Elements that it changed.", labels)
+      .Increment(static_cast<double>(row.stats.changed));
+  registry
+      ->AddCounter("temper_learner_noise_error_square_total",
+                   "Sum of the squares of a row's changes.", labels)
+      .Increment(row.stats.sum_sq_error.value());
+  registry
+      ->AddCounter("temper_learner_noise_value_square_total",
+                   "Sum of the squares of the values that it was offered.", labels)
+      .Increment(row.stats.sum_sq_value.value());
+}
+
+}  // namespace
 
 LearnerMetrics::LearnerMetrics(metrics::MetricsRegistry* r)
     : registry(r),
@@ -81,6 +111,34 @@ void LearnerMetrics::CountNoise(const numerics::NoiseCounters& counters) {
                      "Achieved relative error of the last step.", labels)
           .Set(stats.AchievedScale());
     }
+  }
+  for (const auto& [id, row] : counters.rows()) {
+    if (id.phase != numerics::Phase::kRollout)
+      CountRow(registry, id, row);  // those the workers show
+  }
+}
+
+void LearnerMetrics::ShowQuantization(const std::vector<QuantizationSummary>& summaries) {
+  const auto show_sqnr = [&](const std::string& format, const char* statistic, double value) {
+    registry
+        ->AddGauge("temper_learner_quantization_sqnr_db",
+                   "SQNR that a number format would leave the decoder's linears, at the last "
+                   "checkpoint.",
+                   {{"format", format}, {"statistic", statistic}})
+        .Set(value);
+  };
+  const auto show_dead_zone = [&](const std::string& format, const char* statistic, double value) {
+    registry
+        ->AddGauge("temper_learner_quantization_dead_zone_ratio",
+                   "Share of their weights that it would make 0.",
+                   {{"format", format}, {"statistic", statistic}})
+        .Set(value);
+  };
+  for (const QuantizationSummary& summary : summaries) {
+    show_sqnr(summary.format, "median", summary.sqnr_db_median);
+    show_sqnr(summary.format, "least", summary.sqnr_db_least);
+    show_dead_zone(summary.format, "median", summary.dead_zone_median);
+    show_dead_zone(summary.format, "most", summary.dead_zone_most);
   }
 }
 

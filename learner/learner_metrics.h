@@ -3,8 +3,10 @@
 // The learner's Prometheus metrics. Thread-safe. docs/metrics.md lists them.
 
 #include <string_view>
+#include <vector>
 
 #include "learner/gap_split.h"
+#include "learner/weight_quantization.h"
 #include "numerics/noise_counters.h"
 #include "services/metrics/registry.h"
 
@@ -17,8 +19,11 @@ struct LearnerMetrics {
   void Submitted(std::string_view verdict);
   // Counts one broadcast, or a group that did not form. outcome: of learner/broadcast_policy.h.
   void Broadcast(std::string_view outcome);
-  // Adds a step's counts and shows its achieved scales, by phase and direction.
+  // Adds a step's counts and shows its achieved scales, by phase and direction; of the learner's
+  // own passes also each row.
   void CountNoise(const numerics::NoiseCounters& counters);
+  // Shows what number formats would make of the weights.
+  void ShowQuantization(const std::vector<QuantizationSummary>& summaries);
   // Shows what a probe found, by term; a probe without tokens leaves what stands there.
   void ShowGapSplit(const GapSplit& split);
 

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "nlohmann/json.hpp"
 #include "services/base/hash.h"
 
@@ -43,7 +46,8 @@ ordered_json Aqn(const numerics::NoiseRow& row) {
           {"norms_perturbed", row.stats.calls},
           {"elements", row.stats.elements},
           {"elements_changed", row.stats.changed},
-          {"achieved_sigma", std::sqrt(Ratio(row.stats.sum_sq_error.value(), elements))}};
+          {"achieved_sigma", std::sqrt(Ratio(row.stats.sum_sq_error.value(), elements))},
+          {"achieved_sigma_over_rms", row.stats.AchievedScale()}};
 }
 
 ordered_json Injections(const numerics::NoiseCounters& counters) {
@@ -77,6 +81,54 @@ ordered_json Injections(const numerics::NoiseCounters& counters) {
     }
   }
   return phases;
+}
+
+// Four significant digits: enough to judge a row by, and what keeps the lines short.
+double Rounded(double value) {
+  return std::strtod(absl::StrFormat("%.4g", value).c_str(), nullptr);
+}
+
+// Sets element `layer` of an array that grows; layers in between have none. Without a layer: sets
+// `target` itself.
+void PutAt(ordered_json& target, int layer, const ordered_json& value) {
+  if (layer < 0) {
+    target = value;
+    return;
+  }
+  while (static_cast<int>(target.size()) <= layer) target.push_back(nullptr);
+  target[static_cast<size_t>(layer)] = value;
+}
+
+// Every row that was perturbed: pass -> operator -> a number per layer.
+ordered_json NoiseRows(const numerics::NoiseCounters& counters) {
+  ordered_json passes = ordered_json::object();
+  for (const auto& [id, row] : counters.rows()) {
+    if (row.stats.elements == 0) continue;
+    std::string pass = absl::StrCat(std::string(numerics::PhaseName(id.phase)), " ",
+                                    std::string(numerics::DirectionName(id.direction)));
+    if (id.role != TensorRole::kOutput) {
+      absl::StrAppend(&pass, " ", std::string(numerics::TensorRoleName(id.role)));
+    }
+    ordered_json& entry = passes[pass][std::string(numerics::OperatorName(id.op))];
+    const bool aqn = id.role == TensorRole::kWeightNoise;
+    const double sigma =
+        std::sqrt(Ratio(row.stats.sum_sq_error.value(), static_cast<double>(row.stats.elements)));
+    PutAt(entry[aqn ? "achieved_sigma" : "achieved_error_scale"], id.layer,
+          Rounded(aqn ? sigma : row.stats.AchievedScale()));
+    PutAt(entry["elements_changed"], id.layer, row.stats.changed);
+  }
+  return passes;
+}
+
+ordered_json Quantization(const std::vector<QuantizationSummary>& summaries) {
+  ordered_json formats = ordered_json::object();
+  for (const QuantizationSummary& summary : summaries) {
+    formats[summary.format] = {{"sqnr_db_median", summary.sqnr_db_median},
+                               {"sqnr_db_least", summary.sqnr_db_least},
+                               {"dead_zone_median", summary.dead_zone_median},
+                               {"dead_zone_most", summary.dead_zone_most}};
+  }
+  return formats;
 }
 
 // Means and the largest of every term, in nats per token; none where no group could be probed.
@@ -181,6 +233,8 @@ std::string MetricsJson(const StepRecord& record) {
   const numerics::NoiseRow in_learner = record.counters.Aqn(numerics::Phase::kTrain);
   if (in_learner.stats.calls > 0) line["aqn_learner"] = Aqn(in_learner);
   line["achieved_error_scale"] = record.counters.TotalForward().AchievedScale();
+  line["noise_rows"] = NoiseRows(record.counters);
+  if (!record.quantization.empty()) line["quantization"] = Quantization(record.quantization);
   line["base_weights_hash"] = base::HexDigest(record.base_weights_hash);
   if (record.adapter_weights_hash != 0) {
     line["adapter_weights_hash"] = base::HexDigest(record.adapter_weights_hash);

@@ -11,6 +11,7 @@
 
 #include "learner/gap_split.h"
 #include "learner/group_store.h"
+#include "learner/weight_quantization.h"
 #include "numerics/noise_counters.h"
 
 namespace temper::learner {
@@ -67,6 +68,8 @@ struct StepRecord {
   std::optional<GapSplit> gap_probe;  // of a step that was probed
   double probe_seconds = 0.0;
   numerics::NoiseCounters counters;  // of rollouts and learner together
+  // Of the weights this step makes; empty unless a checkpoint of them was due.
+  std::vector<QuantizationSummary> quantization;
   // Of the version this step makes; with adapters of the base, which stays, and of the adapters.
   uint64_t base_weights_hash = 0;
   uint64_t adapter_weights_hash = 0;  // 0: the whole model is trained

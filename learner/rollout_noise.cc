@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "numerics/noise_rows.h"
 #include "services/base/status_macros.h"
 
 namespace temper::learner {
@@ -83,9 +84,13 @@ absl::Status AddCheckedRolloutCounts(const ClosedBatch& batch, const numerics::N
       TEMPER_ASSIGN_OR_RETURN(const numerics::NoiseCounters own, RolloutCountsOf(*group));
       counters->Merge(own);
       TEMPER_RETURN_IF_ERROR(CheckRolloutSeen(policy, own));
-      numerics::NoiseCounters& of_worker = (*by_worker)[group->worker];
-      of_worker.Merge(own);
-      TEMPER_RETURN_IF_ERROR(numerics::CheckSeen(policy, of_worker));
+      WorkerCounts& of_worker = (*by_worker)[group->worker];
+      ++of_worker.groups;
+      of_worker.counters.Merge(own);
+      TEMPER_RETURN_IF_ERROR(numerics::CheckSeen(policy, of_worker.counters));
+      if (of_worker.groups >= numerics::kJudgedGroups) {
+        TEMPER_RETURN_IF_ERROR(numerics::CheckAchievedScale(policy, of_worker.counters));
+      }
       return numerics::CheckAqnSeen(aqn, num_layers, SampledVersions(*group), own);
     };
     const absl::Status seen = check();

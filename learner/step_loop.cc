@@ -11,6 +11,7 @@
 #include "learner/checkpoint.h"
 #include "learner/policy_files.h"
 #include "learner/samples_file.h"
+#include "numerics/noise_rows.h"
 #include "services/base/files.h"
 #include "services/base/log.h"
 #include "services/base/status_macros.h"
@@ -201,11 +202,16 @@ absl::Status StepLoop::RunStep(ClosedBatch batch, absl::Duration waited) {
 
   TEMPER_RETURN_IF_ERROR(
       WriteSamples(parts_.options->run_dir, record.step, batch, *parts_.tokenizer));
-  last_commit_ = CommitOf(batch, record);
-  committed_optimizer_steps_ = parts_.trainer->state().optimizer_steps;
   const uint64_t every = parts_.options->checkpoint_every;
   const bool last = record.step >= parts_.options->total_updates;
-  if (last || (every > 0 && record.step % every == 0)) TEMPER_RETURN_IF_ERROR(Checkpoint());
+  const bool checkpoint_due = last || (every > 0 && record.step % every == 0);
+  if (checkpoint_due) {
+    TEMPER_RETURN_IF_ERROR(MeasureQuantization());
+    record.quantization = Summarize(quantized_);
+  }
+  last_commit_ = CommitOf(batch, record);
+  committed_optimizer_steps_ = parts_.trainer->state().optimizer_steps;
+  if (checkpoint_due) TEMPER_RETURN_IF_ERROR(Checkpoint());
   TEMPER_RETURN_IF_ERROR(
       parts_.orchestrator->CommitStep(*last_commit_, absl::Now() + kCommitPatience).status());
   ShowMetrics(record);
@@ -218,7 +224,11 @@ absl::Status StepLoop::CheckNoise(const ClosedBatch& batch, const DapoStepResult
   absl::Status seen = numerics::CheckSeen(options.noise, result.counters,
                                           PassesMade(result, options.dapo.old_logprob));
   own_counts_.Merge(result.counters);
+  own_groups_ += batch.train.size();
   if (seen.ok()) seen = numerics::CheckSeen(options.noise, own_counts_);
+  if (seen.ok() && own_groups_ >= numerics::kJudgedGroups) {
+    seen = numerics::CheckAchievedScale(options.noise, own_counts_);
+  }
   const int layers = static_cast<int>(parts_.trainer->parameters().config.num_layers);
   if (seen.ok()) seen = CheckOwnAqn(batch, result, options, layers);
   if (seen.ok()) {
@@ -281,15 +291,26 @@ absl::StatusOr<std::string> StepLoop::CopyLedger() {
   return std::string();
 }
 
+absl::Status StepLoop::MeasureQuantization() {
+  const model::Parameters& parameters = parts_.trainer->parameters();
+  TEMPER_ASSIGN_OR_RETURN(
+      quantized_,
+      QuantizeWeights(model::ViewsOf(parameters), static_cast<int>(parameters.config.num_layers)));
+  return absl::OkStatus();
+}
+
 absl::Status StepLoop::Checkpoint() {
   const absl::Time began = parts_.clock->Now();
+  if (quantized_.empty()) TEMPER_RETURN_IF_ERROR(MeasureQuantization());
   TEMPER_ASSIGN_OR_RETURN(const std::string ledger, CopyLedger());
   const LearnerOptions& options = *parts_.options;
   CheckpointContents contents =
       ContentsOf(*parts_.trainer, options, *parts_.tokenizer, parts_.chat_template);
   contents.commit = *last_commit_;
+  contents.quantization_json = QuantizationJson(quantized_);
   contents.ledger_file = ledger;
   TEMPER_RETURN_IF_ERROR(WriteCheckpoint(options.run_dir, contents));
+  quantized_.clear();
   checkpointed_step_ = parts_.trainer->state().step;
   const double seconds = absl::ToDoubleSeconds(parts_.clock->Now() - began);
   parts_.metrics->checkpoint_seconds.Observe(seconds);
@@ -338,6 +359,7 @@ void StepLoop::ShowMetrics(const StepRecord& record) {
   if (record.skipped) metrics->steps_skipped.Increment();
   metrics->CountNoise(record.counters);
   if (record.gap_probe.has_value()) metrics->ShowGapSplit(*record.gap_probe);
+  metrics->ShowQuantization(record.quantization);
   base::LogInfo("step_closed", {{"step", record.step},
                                 {"skipped", record.skipped},
                                 {"reward", record.rollouts.reward_mean},

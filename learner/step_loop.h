@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -26,6 +27,7 @@
 #include "learner/policy_trainer.h"
 #include "learner/publisher.h"
 #include "learner/rollout_noise.h"
+#include "learner/weight_quantization.h"
 #include "model/io/tokenizer.h"
 #include "services/base/clock.h"
 #include "services/base/stop_token.h"
@@ -78,6 +80,8 @@ class StepLoop final {
                           numerics::NoiseCounters* counters);
   absl::StatusOr<Version> BuildVersion() const;
   v1::CommitStepRequest CommitOf(const ClosedBatch& batch, const StepRecord& record) const;
+  // What number formats would make of the weights as they are, for the next checkpoint.
+  absl::Status MeasureQuantization();
   absl::Status Checkpoint();
   // The ledger's copy for a checkpoint, a file; empty where the orchestrator cannot give it in
   // time.
@@ -90,7 +94,9 @@ class StepLoop final {
   GapProbe probe_;
   std::optional<v1::CommitStepRequest> last_commit_ = parts_.last_commit;
   numerics::NoiseCounters own_counts_;      // of this learner's passes since it began
+  uint64_t own_groups_ = 0;                 // of those
   CountsByWorker counts_by_worker_;         // of rollouts since then
+  std::vector<QuantizedWeight> quantized_;  // of the weights as they are; empty: not measured
   uint64_t checkpointed_step_ = 0;          // of the newest checkpoint
   uint64_t committed_optimizer_steps_ = 0;  // when last_commit_ was made
   absl::Time step_began_;

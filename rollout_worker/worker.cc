@@ -164,6 +164,9 @@ absl::StatusOr<GeneratedLease> RolloutWorker::Generate(const v1::Lease& lease) {
   metrics_.generate_seconds.Observe(absl::ToDoubleSeconds(generated.generate_time));
   metrics_.tokens.Increment(static_cast<double>(generated.result.generated_tokens));
   metrics_.weight_swaps.Increment(static_cast<double>(generated.result.swaps));
+  numerics::NoiseCounters counted;
+  for (const model::GeneratedGroup& group : generated.result.groups) counted.Merge(group.counters);
+  metrics_.CountNoise(counted);
   return generated;
 }
 

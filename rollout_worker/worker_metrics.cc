@@ -1,5 +1,7 @@
 #include "rollout_worker/worker_metrics.h"
 
+#include "numerics/noise_rows.h"
+
 namespace temper::rollout_worker {
 
 WorkerMetrics::WorkerMetrics(metrics::MetricsRegistry* registry)
@@ -35,6 +37,31 @@ void WorkerMetrics::CountReceived(const std::string& way) {
       ->AddCounter("temper_rollout_weights_received_total", "Weight versions by how they came.",
                    {{"way", way}})
       .Increment();
+}
+
+void WorkerMetrics::CountNoise(const numerics::NoiseCounters& counters) {
+  for (const auto& [id, row] : counters.rows()) {
+    const metrics::Labels labels = numerics::NoiseRowLabels(id);
+    registry
+        ->AddCounter("temper_rollout_noise_calls_total",
+                     "Runs of an operator in this worker, with or without error.", labels)
+        .Increment(static_cast<double>(row.operator_calls));
+    if (row.stats.elements == 0) continue;
+    registry
+        ->AddCounter("temper_rollout_noise_elements_total", "Elements offered to a row's error.",
+                     labels)
+        .Increment(static_cast<double>(row.stats.elements));
+    registry->AddCounter("temper_rollout_noise_changed_total", "Elements that it changed.", labels)
+        .Increment(static_cast<double>(row.stats.changed));
+    registry
+        ->AddCounter("temper_rollout_noise_error_square_total",
+                     "Sum of the squares of a row's changes.", labels)
+        .Increment(row.stats.sum_sq_error.value());
+    registry
+        ->AddCounter("temper_rollout_noise_value_square_total",
+                     "Sum of the squares of the values that it was offered.", labels)
+        .Increment(row.stats.sum_sq_value.value());
+  }
 }
 
 }  // namespace temper::rollout_worker

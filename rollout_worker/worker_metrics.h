@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "numerics/noise_counters.h"
 #include "services/metrics/registry.h"
 
 namespace temper::rollout_worker {
@@ -17,6 +18,9 @@ struct WorkerMetrics {
 
   // Weight versions by how they came: broadcast, pull.
   void CountReceived(const std::string& way);
+
+  // Adds what one lease counted, row by row.
+  void CountNoise(const numerics::NoiseCounters& counters);
 
   metrics::Counter& tokens;
   metrics::Histogram& generate_seconds;

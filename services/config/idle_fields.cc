@@ -141,6 +141,15 @@ void FindInAqn(const v1::NoiseInjectionConfig& aqn, Findings* findings) {
                  block + "stages_per_epoch", under);
   findings->Note(on && IsOneOf(aqn.schedule(), {"constant", "none"}), block + "sigma_end", under);
   findings->Note(on && aqn.schedule() == "none", block + "sigma_start", under);
+  const bool final_norm_selected =
+      aqn.target_modules().empty() ||
+      std::any_of(aqn.target_modules().begin(), aqn.target_modules().end(),
+                  [](const std::string& pattern) {
+                    return numerics::PatternSelects(pattern, numerics::Operator::kFinalNorm,
+                                                    numerics::kNoLayer);
+                  });
+  findings->Note(on && !final_norm_selected, block + "final_norm",
+                 "where target_modules do not select the final norm");
   for (const char* field : {"preset", "scan_file", "layer_multipliers", "default_multiplier"}) {
     findings->Note(!aqn.layer_sigma_config().enabled(),
                    absl::StrCat(block, "layer_sigma_config.", field), "without enabled: true");

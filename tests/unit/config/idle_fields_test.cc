@@ -118,5 +118,15 @@ TEST_F(RunConfigTest, TheGapIsProbedEveryTenthStepUnlessSaidOtherwise) {
               HasSubstr("trainer.gap_probe_groups"));
 }
 
+TEST_F(RunConfigTest, AFinalNormThatNoPatternSelectsIsNotLeftOutTwice) {
+  const auto with = [&](const std::string& patterns) {
+    return std::string(kMinimal) +
+           "trainer: {noise_injection: {enabled: true, final_norm: false, " + "target_modules: [" +
+           patterns + "]}}\n";
+  };
+  EXPECT_THAT(MistakesOf(with("input_norm")), HasSubstr("do not select the final norm"));
+  EXPECT_TRUE(LoadRunConfig(Write(with("input_norm, model.norm"))).ok());
+}
+
 }  // namespace
 }  // namespace temper::config

@@ -44,6 +44,7 @@ class CheckpointTest : public ::testing::Test {
     contents.config_fingerprint = 0xabcdef0123456789;
     contents.commit.set_step(step);
     contents.commit.set_metrics_json("{}");
+    contents.quantization_json = "{}\n";
     contents.ledger_file = ledger_;
     return WriteCheckpoint(dir_.path(), contents);
   }

@@ -125,6 +125,7 @@ TEST(MetricsRecordTest, AqnIsTheCountOfPerturbedNormsAndNoPartOfTheInjections) {
   EXPECT_EQ(line["aqn"]["elements"], 100);
   EXPECT_EQ(line["aqn"]["elements_changed"], 98);
   EXPECT_NEAR(line["aqn"]["achieved_sigma"].get<double>(), 0.05, 1e-9);
+  EXPECT_NEAR(line["aqn"]["achieved_sigma_over_rms"].get<double>(), 0.05, 1e-9);
   EXPECT_TRUE(line["injections"].empty());
   EXPECT_EQ(line["achieved_error_scale"], 0.0);
 }
@@ -144,6 +145,35 @@ TEST(MetricsRecordTest, TheSplitGapStandsOnlyInTheLineOfAProbedStep) {
   record.gap_probe = GapSplit();
   EXPECT_FALSE(json::parse(MetricsJson(record))["gap_probe"].contains("noise_mean"))
       << "no group could be probed: there is no mean";
+}
+
+TEST(MetricsRecordTest, EveryPerturbedRowHasItsNumbersByLayer) {
+  StepRecord record;
+  const auto count = [&](int layer, numerics::Operator op, numerics::TensorRole role) {
+    numerics::ErrorStats stats = {.calls = 1, .elements = 10, .changed = 9};
+    stats.sum_sq_error.Add(0.0123456);
+    stats.sum_sq_value.Add(1.0);
+    record.counters.Count({.layer = layer, .op = op, .role = role}, stats);
+  };
+  count(0, numerics::Operator::kQ, numerics::TensorRole::kOutput);
+  count(2, numerics::Operator::kQ, numerics::TensorRole::kOutput);
+  count(numerics::kNoLayer, numerics::Operator::kFinalNorm, numerics::TensorRole::kWeightNoise);
+  record.counters.Count({.layer = 1, .op = numerics::Operator::kQ}, {});  // ran without error
+  const json rows = json::parse(MetricsJson(record))["noise_rows"];
+  EXPECT_EQ(rows["rollout forward"]["q"]["achieved_error_scale"],
+            json::parse("[0.1111,null,0.1111]"));
+  EXPECT_EQ(rows["rollout forward"]["q"]["elements_changed"], json::parse("[9,null,9]"));
+  EXPECT_EQ(rows["rollout forward weight_noise"]["final_norm"]["achieved_sigma"], 0.03514);
+  EXPECT_EQ(rows.size(), 2u);
+}
+
+TEST(MetricsRecordTest, WhatFormatsWouldMakeOfTheWeightsStandsWithACheckpointOnly) {
+  StepRecord record;
+  EXPECT_FALSE(json::parse(MetricsJson(record)).contains("quantization"));
+  record.quantization = {{.format = "mxfp4", .sqnr_db_median = 18.5, .sqnr_db_least = 17.0}};
+  const json line = json::parse(MetricsJson(record));
+  EXPECT_EQ(line["quantization"]["mxfp4"]["sqnr_db_median"], 18.5);
+  EXPECT_EQ(line["quantization"]["mxfp4"]["sqnr_db_least"], 17.0);
 }
 
 TEST(MetricsRecordTest, TheTwoGradientsOfAnOperatorAreToldApart) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "numerics/noise_rows.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/learner/builders.h"
 
@@ -193,6 +194,29 @@ TEST(RolloutNoiseTest, AWorkerInWhoseGroupsARareErrorNeverStrikesIsSeenInTime) {
   EXPECT_EQ(index, 23u) << "a thousand spikes are due in its 23rd group";
   EXPECT_THAT(status, StatusIs(absl::StatusCode::kFailedPrecondition,
                                AllOf(HasSubstr("of silent"), HasSubstr("none of"))));
+}
+
+TEST(RolloutNoiseTest, AWorkerThatErrsAtHalfTheStrengthIsSeenInItsTwoHundredthGroup) {
+  CountsByWorker by_worker;
+  absl::Status status;
+  uint64_t index = 0;
+  while (status.ok() && index < 600) {
+    ClosedBatch batch;
+    for (const char* worker : {"honest", "weak"}) {
+      RolloutGroup group = PerturbedGroup(index++);
+      group.worker = worker;
+      // PerturbedGroup errs by a tenth; a quarter of the power is half the strength.
+      if (group.worker == "weak") Row(&group, "down", 0)->set_sum_sq_error(0.25);
+      batch.train.push_back(group);
+    }
+    numerics::NoiseCounters counters;
+    status = AddCheckedRolloutCounts(batch, PolicyOf(0.1), {}, kLayers, &by_worker, &counters);
+  }
+  EXPECT_EQ(by_worker["weak"].groups, numerics::kJudgedGroups);
+  EXPECT_THAT(status,
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("of weak"), HasSubstr("rollout forward layers.0 down"),
+                             HasSubstr("achieved scale 0.05, configured 0.1"))));
 }
 
 TEST(RolloutNoiseTest, AqnIsCheckedGroupByGroupAgainstTheVersionsThatSampledIt) {

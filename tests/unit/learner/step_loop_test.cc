@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "learner/checkpoint.h"
 #include "learner/submission_desk.h"
 #include "nlohmann/json.hpp"
@@ -275,6 +277,31 @@ TEST(StepLoopTest, AStopBetweenStepsWritesWhatWasCommitted) {
   ASSERT_THAT(learner.Run(), IsOk());
   EXPECT_EQ(learner.orchestrator_.commits().size(), 1u);
   EXPECT_THAT(ReadCheckpoint(CheckpointPath(dir.path(), 1), 5), IsOk());
+}
+
+TEST(StepLoopTest, ACheckpointSaysWhatFormatsWouldMakeOfItsWeights) {
+  testing::TempDir dir;
+  LearnerOptions options = OptionsForTest(dir.path());
+  options.checkpoint_every = 2;
+  LearnerForTest learner(options, FreshTrainer());
+  ASSERT_THAT(learner.Run(), IsOk());
+  ASSERT_EQ(learner.orchestrator_.commits().size(), 3u);
+  for (const auto& commit : learner.orchestrator_.commits()) {
+    EXPECT_EQ(json::parse(commit.metrics_json()).contains("quantization"), commit.step() >= 2);
+  }
+  const auto text =
+      base::ReadFile(CheckpointPath(dir.path(), 2) + "/state/quantization.json", 1 << 20);
+  ASSERT_THAT(text, IsOk());
+  const json formats = json::parse(*text);
+  const auto weights = static_cast<size_t>(7 * TinyParameters().config.num_layers);
+  EXPECT_EQ(formats["mxfp4"].size(), weights);
+  EXPECT_EQ(formats["nvfp4"].size(), weights);
+  double least = 100.0;
+  for (const auto& weight : formats["mxfp4"]) {
+    least = std::min(least, weight["sqnr_db"].get<double>());
+  }
+  const json line = json::parse(learner.orchestrator_.commits()[1].metrics_json());
+  EXPECT_EQ(line["quantization"]["mxfp4"]["sqnr_db_least"], least);
 }
 
 TEST(StepLoopTest, AStopInsideAnUpdateWritesWhatWasCommittedBeforeIt) {

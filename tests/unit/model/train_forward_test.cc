@@ -115,6 +115,9 @@ TEST(TrainModel, GradientsOfAModelWithHeadNormsAndAqnAgreeWithFiniteDifferences)
   plan.total_steps = 10;
   plan.in_learner = true;
   CheckAgainstDifferences(config, {.aqn = {.plan = &plan, .sigma = 0.2, .run_seed = 3}});
+  plan.draw = numerics::AqnDrawScope::kPerGroup;
+  plan.target_modules = {"*_layernorm", "q_norm", "k_norm", "model.norm"};
+  CheckAgainstDifferences(config, {.aqn = {.plan = &plan, .sigma = 0.2, .run_seed = 3}});
 }
 
 std::vector<float> AllGradients(TrainModel& model) {
