@@ -225,7 +225,8 @@ std::shared_ptr<const weights::WeightVersion> FakeRun::Publish(uint64_t timeline
                                        .noise_id = noise_id_,
                                        .source_address = learner_server_->address(),
                                        .comm_epoch = comm_epoch,
-                                       .model_files_hash = model_files_hash_},
+                                       .model_files_hash = model_files_hash_,
+                                       .adapted_base_hash = adapted_base_hash_},
                                       tensors, 1 << 20);
   source_.Publish(whole);
   timeline_ = timeline;
@@ -282,6 +283,13 @@ void FakeRun::ForeignModel() {
 }
 void FakeRun::ServeModel(weights::ModelFiles files) {
   TEMPER_CHECK(model_files_.Serve("run-1", std::move(files)).ok(), "the test's files are whole");
+}
+void FakeRun::ForeignBase() {
+  absl::MutexLock lock(&mutex_);
+  adapted_base_hash_ ^= 1;
+}
+void FakeRun::ServeBase(std::shared_ptr<const weights::WeightVersion> base) {
+  source_.SetBase(std::move(base));
 }
 void FakeRun::HideLearner(bool hidden) {
   absl::MutexLock lock(&mutex_);

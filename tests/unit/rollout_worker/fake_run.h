@@ -47,6 +47,9 @@ class FakeRun final {
   void Verdict(v1::SubmitVerdict verdict);
   void ForeignNoise();  // manifests name another noise id
   void ForeignModel();  // manifests name other model files
+  void ForeignBase();   // manifests are of adapters, on a base that nobody holds
+  // The frozen base of adapters, to be pulled once the model is served.
+  void ServeBase(std::shared_ptr<const weights::WeightVersion> base);
   // The learner has read its policy: until then PullModelFiles answers Unavailable.
   void ServeModel(weights::ModelFiles files);
   // The learner joins the run; it has from the start unless HideLearner was called.
@@ -92,6 +95,7 @@ class FakeRun final {
   v1::SubmitVerdict verdict_ ABSL_GUARDED_BY(mutex_) = v1::SUBMIT_VERDICT_ADMITTED;
   uint64_t noise_id_ ABSL_GUARDED_BY(mutex_);
   uint64_t model_files_hash_ ABSL_GUARDED_BY(mutex_);
+  uint64_t adapted_base_hash_ ABSL_GUARDED_BY(mutex_) = 0;
   bool learner_hidden_ ABSL_GUARDED_BY(mutex_) = false;
   const v1::RunConfig config_;
 

@@ -7,6 +7,8 @@
 
 #include <thread>
 
+#include "model/parameters.h"
+#include "rollout_worker/prepare_sampler.h"
 #include "rollout_worker/worker.h"
 #include "tests/support/status_matchers.h"
 #include "tests/unit/rollout_worker/fake_run.h"
@@ -32,7 +34,8 @@ TEST(PullModelAgainTest, TriesAgainWhatMayMendItself) {
 
 class ModelPullTest : public ::testing::Test {
  protected:
-  ModelPullTest() : setup_(SetupForTest()), run_(*setup_) {}
+  explicit ModelPullTest(std::unique_ptr<RunSetup> setup = SetupForTest())
+      : setup_(std::move(setup)), run_(*setup_) {}
 
   void Join() {
     auto membership =
@@ -97,6 +100,61 @@ TEST_F(ModelPullTest, AWorkerWithOtherModelFilesThanTheRunsIsRefused) {
                         .poll = absl::ZeroDuration()});
   EXPECT_THAT(worker.Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("model whose")));
   EXPECT_TRUE(run_.heard().acknowledged.empty());
+}
+
+TEST_F(ModelPullTest, AWorkerOnAnotherBaseThanTheVersionsAdaptersIsRefused) {
+  run_.ForeignBase();
+  run_.Publish(1, 0);
+  Join();
+  FakeSampler sampler;
+  metrics::MetricsRegistry registry;
+  RolloutWorker worker({.membership = membership_.get(),
+                        .setup = setup_.get(),
+                        .sampler = &sampler,
+                        .registry = &registry,
+                        .stop = &stop_,
+                        .poll = absl::ZeroDuration()});
+  EXPECT_THAT(worker.Run(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("adapts a base of hash")));
+  EXPECT_TRUE(run_.heard().acknowledged.empty());
+}
+
+// A run that trains adapters, as its configuration says.
+class AdapterPullTest : public ModelPullTest {
+ protected:
+  AdapterPullTest() : ModelPullTest(SetupForTest({"trainer.lora.enabled=true"})) {}
+
+  absl::StatusOr<std::unique_ptr<Sampler>> Prepare(std::unique_ptr<RunSetup>* setup) {
+    return PrepareSampler(
+        {.membership = membership_.get(), .stop = &stop_, .patience = absl::Seconds(20)}, setup);
+  }
+};
+
+TEST_F(AdapterPullTest, TheFrozenBaseComesFromTheLearnerBeforeAnyVersion) {
+  const model::Parameters base = model::InitializeParameters(setup_->model, 3).value();
+  std::vector<weights::PublishedTensor> tensors;
+  for (const auto& [name, view] : model::ViewsOf(base)) {
+    tensors.push_back({.spec = {name, view.shape, "float32"}, .bytes = std::as_bytes(view.values)});
+  }
+  const auto built = *weights::BuildVersion({.run_id = "run-1"}, tensors, 1 << 16);
+  run_.ServeBase(built);
+  run_.ServeModel(QuickstartFiles());
+  Join();
+  std::unique_ptr<RunSetup> setup;
+  ASSERT_THAT(Prepare(&setup), IsOk());
+  EXPECT_EQ(setup->base_hash, built->manifest().base_weights_hash());
+  EXPECT_TRUE(setup->lora.enabled());
+}
+
+TEST_F(AdapterPullTest, AStopEndsTheWaitForTheBase) {
+  run_.ServeModel(QuickstartFiles());  // a learner without a base: NotFound, asked again
+  Join();
+  std::unique_ptr<RunSetup> setup;
+  absl::StatusOr<std::unique_ptr<Sampler>> prepared = absl::UnknownError("");
+  std::thread worker([&] { prepared = Prepare(&setup); });
+  stop_.RequestStop();
+  worker.join();
+  EXPECT_THAT(prepared, StatusIs(absl::StatusCode::kCancelled));
 }
 
 }  // namespace
