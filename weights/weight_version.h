@@ -80,13 +80,13 @@ struct PublishedTensor {
 struct VersionHeader {
   std::string run_id;
   uint64_t timeline = 0;
-  uint64_t version = 0;           // policy_version: number of closed steps
-  double aqn_sigma = 0.0;         // before layer multipliers
-  uint64_t aqn_step = 0;          // t of the schedule
-  uint64_t noise_id = 0;          // fingerprint of error policy and AQN
-  std::string source_address;     // "host:port" of the WeightService that serves the bytes
-  uint64_t comm_epoch = 0;        // broadcast group that carries it; 0: none, pull it
-  uint64_t model_files_hash = 0;  // ModelFilesHash of what the learner serves beside it
+  uint64_t version = 0;            // policy_version: number of closed steps
+  double aqn_sigma = 0.0;          // before layer multipliers
+  uint64_t aqn_step = 0;           // t of the schedule
+  uint64_t noise_id = 0;           // fingerprint of error policy and AQN
+  std::string source_address;      // "host:port" of the WeightService that serves the bytes
+  uint64_t comm_epoch = 0;         // broadcast group that carries it; 0: none, pull it
+  uint64_t model_files_hash = 0;   // ModelFilesHash of what the learner serves beside it
   uint64_t adapted_base_hash = 0;  // of adapters: their base's base_weights_hash; 0: a whole model
 };
 

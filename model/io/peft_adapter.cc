@@ -43,10 +43,10 @@ absl::Status CheckKind(const std::string& dir, const json::Value& config) {
   if (json::Member(config, "peft_type") != "LORA") return Unsupported(dir, "a peft_type but LORA");
   const json::Value bias = json::Member(config, "bias");
   if (!bias.is_null() && bias != "none") return Unsupported(dir, "bias");
-  for (const char* field : {"use_dora", "use_rslora", "fan_in_fan_out", "rank_pattern",
-                            "alpha_pattern", "modules_to_save", "lora_bias", "use_qalora", "use_bdlora",
-                            "layer_replication", "alora_invocation_tokens", "target_parameters",
-                            "trainable_token_indices"}) {
+  for (const char* field :
+       {"use_dora", "use_rslora", "fan_in_fan_out", "rank_pattern", "alpha_pattern",
+        "modules_to_save", "lora_bias", "use_qalora", "use_bdlora", "layer_replication",
+        "alora_invocation_tokens", "target_parameters", "trainable_token_indices"}) {
     if (Says(config, field)) return Unsupported(dir, field);
   }
   return absl::OkStatus();

@@ -30,7 +30,7 @@ enum class Purpose : uint64_t {
   kEvaluationError = 10,     // operator output in evaluation; (noise seed, question, 0)
   kEvaluationSampling = 11,  // token choice in evaluation; (noise seed, question, 0)
   kPromptOrder = 12,         // (run seed, epoch, 0)
-  kWeightInit = 13,          // (run seed, 0, 0)
+  kWeightInit = 13,          // (run seed, 0, 0); of adapters (run seed, 1, 0)
   kDataset = 14,             // generated problems; (data seed, problem index, 0)
   kBootstrap = 15,           // resampling in statistics; (seed, replicate, 0)
   kTest = 16,                // draws of tests and benchmarks
