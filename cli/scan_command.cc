@@ -74,6 +74,18 @@ absl::Status Resolve(ScanArguments* arguments) {
   return absl::OkStatus();
 }
 
+std::string FaultSentence(const scan::FaultFinding& finding) {
+  if (finding.ranking.empty()) return "nothing departs from the reference or between repeats";
+  const scan::Suspicion& first = finding.ranking[0];
+  if (finding.evidence == scan::Evidence::kOutlier) {
+    return absl::StrCat("repeats agree and there is no reference: layer ", first.layer,
+                        " is the least like the others (", first.field,
+                        "), which a layer of a healthy machine is too; give --reference");
+  }
+  return absl::StrCat("layer ", first.layer, " (", scan::EvidenceName(finding.evidence), ", ",
+                      first.field, ")");
+}
+
 // What a person reads on the terminal; programs read standard output.
 void PrintSummary(const scan::ScanResult& result, const std::string& out) {
   for (const scan::FormatAdvice& row : result.advice) {
@@ -82,13 +94,7 @@ void PrintSummary(const scan::ScanResult& result, const std::string& out) {
                  row.advice.reason.c_str());
   }
   if (result.fault.has_value()) {
-    const scan::FaultFinding& finding = result.fault->finding;
-    std::fprintf(stderr, "fault: %s\n",
-                 finding.ranking.empty() ? "nothing departs"
-                                         : absl::StrCat("layer ", finding.ranking[0].layer, " (",
-                                                        scan::EvidenceName(finding.evidence), ", ",
-                                                        finding.ranking[0].field, ")")
-                                               .c_str());
+    std::fprintf(stderr, "fault: %s\n", FaultSentence(result.fault->finding).c_str());
   }
   if (!out.empty()) {
     std::fprintf(stderr, "%s/scan.json, %s/scan.html\n", out.c_str(), out.c_str());

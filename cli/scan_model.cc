@@ -14,6 +14,7 @@
 #include "scan/fault.h"
 #include "scan/scan_json.h"
 #include "scan/sensitivity.h"
+#include "services/base/files.h"
 #include "services/base/hash.h"
 #include "services/base/status_macros.h"
 
@@ -86,6 +87,11 @@ absl::Status Scan::Check() {
   }
   if (!options_.find_fault && !(options_.inject.empty() && options_.references.empty())) {
     return absl::InvalidArgumentError("--inject and --reference belong to --find-fault");
+  }
+  if (!base::PathExists(options_.prompts.model)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("there is no model ", options_.prompts.model,
+                     "; give a Hugging Face directory or a .gguf file"));
   }
   TEMPER_ASSIGN_OR_RETURN(config_, model::LoadModelConfig(options_.prompts.model));
   result_.num_layers = static_cast<int>(config_.num_layers);

@@ -198,6 +198,11 @@ std::string FaultSection(const ScanResult& result) {
     absl::StrAppendFormat(&html, "; KL of the output %.3g nats", *fault.kl_nats);
   }
   absl::StrAppend(&html, ".</p>\n");
+  if (fault.finding.evidence == Evidence::kOutlier) {
+    absl::StrAppend(&html,
+                    "<p class=\"note\">Without a reference this is a guess: a layer of a healthy "
+                    "machine is the least like the others, too.</p>\n");
+  }
   std::vector<BarRow> rows;
   for (const Suspicion& suspect : fault.finding.ranking) {
     rows.push_back({.name = absl::StrCat(suspect.layer),

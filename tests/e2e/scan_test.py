@@ -65,6 +65,11 @@ class Scan(unittest.TestCase):
         self.assertEqual(fault["evidence"], "none")
         self.assertNotIn("layer", fault)
 
+    def test_without_a_reference_a_guess_is_called_one(self):
+        done = temper("scan", TINY_POLICY, *FEW, "--format", "fp8", "--find-fault")
+        self.assertEqual(self.of_kind("fault", json_lines(done.stdout))[0]["evidence"], "outlier")
+        self.assertIn("give --reference", done.stderr)
+
     def test_recorded_sequences_are_used_as_they_are(self):
         data = self.folder / "data.jsonl"
         data.write_text('{"prompt": "2 + 3", "completion": " = 5"}\n{"question": "What is 4?", "answer": "#### 4"}\n')
@@ -76,6 +81,9 @@ class Scan(unittest.TestCase):
 
     def test_bad_input_is_refused_with_its_name(self):
         self.assertIn("mxfp5", self.refused("--format", "mxfp5"))
+        nowhere = temper("scan", self.folder / "nowhere")
+        self.assertEqual((nowhere.returncode, nowhere.stdout), (2, ""))
+        self.assertIn("there is no model", nowhere.stderr)
         self.assertIn("rust:1", self.refused("--error", "rust:1"))
         self.assertIn("the model has", self.refused("--find-fault", "--inject", "noise:0.1@99"))
         self.assertIn("--find-fault", self.refused("--inject", "noise:0.1@0"))
