@@ -1,5 +1,7 @@
 #include "model/norm_draw.h"
 
+#include <utility>
+
 #include "services/base/check.h"
 
 namespace temper::model {
