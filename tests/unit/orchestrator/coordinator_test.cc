@@ -74,9 +74,9 @@ TEST(Coordinator, ARunWithAnInjectionIsEvaluatedUnderItToo) {
   config.mutable_trainer()->mutable_hw_error_injection()->set_enabled(true);
   TestRun run(config);
   ASSERT_THAT(run.Join(v1::ROLE_ROLLOUT_WORKER, "w1"), IsOk());
-  run.BeginTraining();
-  run.Acknowledge("w1", 0);
-  ASSERT_EQ(run->state(), v1::RUN_STATE_EVALUATING);
+  ASSERT_THAT(run.BeginTimeline(0), IsOk());
+  ASSERT_THAT(run.Publish(0), IsOk());
+  ASSERT_TRUE(run.Acknowledge("w1", 0));
   // A report without what the item names, or with what it does not, is no report of it.
   v1::EvalItem item = run.Acquire("w1").lease().eval();
   EXPECT_FALSE(item.injected());

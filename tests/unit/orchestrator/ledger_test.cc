@@ -324,7 +324,9 @@ TEST_F(LedgerTest, EvaluationItemsAreRecordedWork) {
   // The late report of the failed attempt is as good as another's.
   ASSERT_THAT(ledger.Finish(0, {{.question = 0, .accuracy = 1}}, {}), IsOk());
   EXPECT_THAT(ledger.Finish(0, {}, {}), StatusIs(absl::StatusCode::kAlreadyExists));
-  ASSERT_THAT(ledger.Finish(1, {{.question = 0}}, {5, 0, 0.1, 10}), IsOk());
+  ASSERT_THAT(
+      ledger.Finish(1, {{.question = 0}}, {.elements = 5, .sum_sq_error = 0.1, .sum_sq_value = 10}),
+      IsOk());
   EXPECT_FALSE(ledger.open());
   const auto results = ledger.Results();
   ASSERT_THAT(results, IsOk());

@@ -211,6 +211,7 @@ TEST_F(LeaseMessagesTest, AnEvaluationUnderAnInjectionErrsByItAndNamesTheOperand
   ASSERT_THAT(PlanBatch(*setup_, lease, &batch), IsOk());
   EXPECT_FALSE(batch.evaluation_policy.injection().enabled());
   lease.mutable_eval()->set_injected(true);
+  lease.mutable_eval()->set_error_scale(0.0);
   EXPECT_THAT(PlanBatch(*setup_, lease, &batch), StatusIs(absl::StatusCode::kInvalidArgument))
       << "the run has none";
   setup_->config.mutable_trainer()->mutable_hw_error_injection()->set_enabled(true);
