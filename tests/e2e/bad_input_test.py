@@ -108,11 +108,11 @@ class BadInput(RunTestCase):
         self.assertEqual(worker.returncode, USAGE, worker.stdout)
 
     def test_what_is_not_built_passes_check_and_is_refused_by_run(self):
-        mxfp4 = ROOT / "recipes/findings/mxfp4.yaml"
-        checked = temper("check", mxfp4)
+        recipe, run_dir = self.recipe("unbuilt", {"trainer": {"noisy_ops": {"all_ops": True}}})
+        checked = temper("check", recipe)
         self.assertEqual(checked.returncode, 0, checked.stderr)
-        self.assertIn("mxfp4", checked.stdout)
-        self.refused(USAGE, "mxfp4", arguments=("run", mxfp4, f"run_dir={self.folder}/mxfp4"))
+        self.assertIn("trainer.noisy_ops.all_ops: not built yet", checked.stdout)
+        self.refused(USAGE, "all_ops", arguments=("run", recipe, f"run_dir={run_dir}"))
 
     def test_a_broadcaster_that_was_not_compiled_or_does_not_exist(self):
         recipe, run_dir = self.recipe("broadcaster", {})
