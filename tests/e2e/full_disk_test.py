@@ -79,10 +79,11 @@ class FullDisk(RunTestCase):
         partial = [path for path in run.dir.rglob("*") if ".partial" in path.name]
         self.assertEqual(partial, [], "nothing is half there")
 
-    def check_goes_on_to_the_same_result(self, run):
+    def check_goes_on_to_the_same_result(self, run, checkpoints=True):
         run.start("--resume", "auto").finish()
         self.check_ended_clean(run)
-        self.check_equal_results(run, Run.finished(UNDISTURBED), ("worker", "attempt"))
+        self.check_equal_results(run, Run.finished(UNDISTURBED), ("worker", "attempt"),
+                                 checkpoints)
         self.assertEqual(run.events("step_committed")[-1]["step"], STEPS, "no line is broken")
 
     def test_no_room_for_a_checkpoint(self):
@@ -99,7 +100,7 @@ class FullDisk(RunTestCase):
                 self.assertEqual({path.name for path in checkpoints.iterdir()},
                                  {f"step_{step}" for step in range(1, fit + 1)})
                 self.enlarge(checkpoints)
-                self.check_goes_on_to_the_same_result(run)
+                self.check_goes_on_to_the_same_result(run, checkpoints=False)
                 self.assertEqual(run.events("timeline_begun")[-1]["resume_step"], fit)
 
     def test_no_room_for_the_ledger(self):
