@@ -94,7 +94,7 @@ void ApplyStretch(const Kernels& kernels, const Stretch& s, std::span<const RowK
                    .factor_stride = factor_stride,
                    .rows = here,
                    .count = s.count,
-                   .sums = sums});
+                   .sums = stats != nullptr ? sums : nullptr});
     if (stats != nullptr) AddTo(stats, {sums, static_cast<size_t>(here)});
   }
 }

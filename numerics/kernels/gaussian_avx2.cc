@@ -148,26 +148,36 @@ void ApplyRow(float* y, const float* factors, int64_t count, RowSums* sums) {
   for (int j = 0; j < 4; ++j) error[j] = value[j] = _mm256_setzero_pd();
   const __m256 infinity = _mm256_set1_ps(__builtin_inff());
   const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-  int64_t changed = 0, finite_count = 0, i = 0;
+  __m256i changed = _mm256_setzero_si256();
+  int64_t non_finite = 0, i = 0;
   for (; i + 16 <= count; i += 16) {
     for (int h = 0; h < 2; ++h) {
       const __m256 before = _mm256_loadu_ps(y + i + 8 * h);
       const __m256 after = _mm256_mul_ps(before, _mm256_loadu_ps(factors + i + 8 * h));
       _mm256_storeu_ps(y + i + 8 * h, after);
       const __m256 finite = _mm256_cmp_ps(_mm256_and_ps(after, magnitude), infinity, _CMP_LT_OQ);
-      changed += _mm_popcnt_u32(
-          static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(after, before, _CMP_NEQ_OQ))));
-      finite_count += _mm_popcnt_u32(static_cast<unsigned>(_mm256_movemask_ps(finite)));
-      const __m256 e = _mm256_and_ps(_mm256_sub_ps(after, before), finite);
-      const __m256 v = _mm256_and_ps(before, finite);
+      // True is -1.
+      changed =
+          _mm256_sub_epi32(changed, _mm256_castps_si256(_mm256_cmp_ps(after, before, _CMP_NEQ_OQ)));
+      __m256 e = _mm256_sub_ps(after, before);
+      __m256 v = before;
+      const auto kept = static_cast<unsigned>(_mm256_movemask_ps(finite));
+      if (__builtin_expect(kept != 0xff, 0)) {
+        e = _mm256_and_ps(e, finite);
+        v = _mm256_and_ps(v, finite);
+        non_finite += 8 - _mm_popcnt_u32(kept);
+      }
       error[2 * h] = AddSquare(_mm256_castps256_ps128(e), error[2 * h]);
       error[2 * h + 1] = AddSquare(_mm256_extractf128_ps(e, 1), error[2 * h + 1]);
       value[2 * h] = AddSquare(_mm256_castps256_ps128(v), value[2 * h]);
       value[2 * h + 1] = AddSquare(_mm256_extractf128_ps(v, 1), value[2 * h + 1]);
     }
   }
-  sums->changed = changed;
-  sums->non_finite = i - finite_count;
+  alignas(32) int32_t changed_lanes[8];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(changed_lanes), changed);
+  sums->changed = 0;
+  for (const int32_t lane : changed_lanes) sums->changed += lane;
+  sums->non_finite = non_finite;
   LaneSums lanes;
   for (int j = 0; j < 4; ++j) {
     _mm256_store_pd(lanes.error + 4 * j, error[j]);
@@ -177,10 +187,22 @@ void ApplyRow(float* y, const float* factors, int64_t count, RowSums* sums) {
   AddLanes(&lanes, sums);
 }
 
+void MultiplyRow(float* y, const float* factors, int64_t count) {
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    _mm256_storeu_ps(y + i, _mm256_mul_ps(_mm256_loadu_ps(y + i), _mm256_loadu_ps(factors + i)));
+  }
+  MultiplyTail(y, factors, i, count);
+}
+
 }  // namespace
 
 void ApplyAvx2(const ApplyArguments& a) {
   for (int64_t r = 0; r < a.rows; ++r) {
+    if (a.sums == nullptr) {
+      MultiplyRow(a.y + r * a.stride, a.factors + r * a.factor_stride, a.count);
+      continue;
+    }
     ApplyRow(a.y + r * a.stride, a.factors + r * a.factor_stride, a.count, &a.sums[r]);
   }
 }

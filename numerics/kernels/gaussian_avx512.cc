@@ -150,23 +150,30 @@ void ApplyRow(float* y, const float* factors, int64_t count, RowSums* sums) {
   __m512d error[2], value[2];
   for (int j = 0; j < 2; ++j) error[j] = value[j] = _mm512_setzero_pd();
   const __m512 infinity = _mm512_set1_ps(__builtin_inff());
-  int64_t changed = 0, finite_count = 0, i = 0;
+  const __m512i one = _mm512_set1_epi32(1);
+  __m512i changed = _mm512_setzero_si512();
+  int64_t non_finite = 0, i = 0;
   for (; i + 16 <= count; i += 16) {
     const __m512 before = _mm512_loadu_ps(y + i);
     const __m512 after = _mm512_mul_ps(before, _mm512_loadu_ps(factors + i));
     _mm512_storeu_ps(y + i, after);
     const __mmask16 finite = _mm512_cmp_ps_mask(_mm512_abs_ps(after), infinity, _CMP_LT_OQ);
-    changed += _mm_popcnt_u32(_mm512_cmp_ps_mask(after, before, _CMP_NEQ_OQ));
-    finite_count += _mm_popcnt_u32(finite);
-    const __m512 e = _mm512_maskz_sub_ps(finite, after, before);
-    const __m512 v = _mm512_maskz_mov_ps(finite, before);
+    changed = _mm512_mask_add_epi32(changed, _mm512_cmp_ps_mask(after, before, _CMP_NEQ_OQ),
+                                    changed, one);
+    __m512 e = _mm512_sub_ps(after, before);
+    __m512 v = before;
+    if (__builtin_expect(finite != 0xffff, 0)) {
+      e = _mm512_maskz_mov_ps(finite, e);
+      v = _mm512_maskz_mov_ps(finite, v);
+      non_finite += 16 - _mm_popcnt_u32(finite);
+    }
     error[0] = AddSquare(_mm512_castps512_ps256(e), error[0]);
     error[1] = AddSquare(_mm512_extractf32x8_ps(e, 1), error[1]);
     value[0] = AddSquare(_mm512_castps512_ps256(v), value[0]);
     value[1] = AddSquare(_mm512_extractf32x8_ps(v, 1), value[1]);
   }
-  sums->changed = changed;
-  sums->non_finite = i - finite_count;
+  sums->changed = _mm512_reduce_add_epi32(changed);
+  sums->non_finite = non_finite;
   LaneSums lanes;
   for (int j = 0; j < 2; ++j) {
     _mm512_store_pd(lanes.error + 8 * j, error[j]);
@@ -176,10 +183,22 @@ void ApplyRow(float* y, const float* factors, int64_t count, RowSums* sums) {
   AddLanes(&lanes, sums);
 }
 
+void MultiplyRow(float* y, const float* factors, int64_t count) {
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    _mm512_storeu_ps(y + i, _mm512_mul_ps(_mm512_loadu_ps(y + i), _mm512_loadu_ps(factors + i)));
+  }
+  MultiplyTail(y, factors, i, count);
+}
+
 }  // namespace
 
 void ApplyAvx512(const ApplyArguments& a) {
   for (int64_t r = 0; r < a.rows; ++r) {
+    if (a.sums == nullptr) {
+      MultiplyRow(a.y + r * a.stride, a.factors + r * a.factor_stride, a.count);
+      continue;
+    }
     ApplyRow(a.y + r * a.stride, a.factors + r * a.factor_stride, a.count, &a.sums[r]);
   }
 }

@@ -210,6 +210,10 @@ struct LaneSums {
   alignas(64) double value[kLanes];
 };
 
+inline void MultiplyTail(float* y, const float* factors, int64_t begin, int64_t count) {
+  for (int64_t i = begin; i < count; ++i) y[i] *= factors[i];
+}
+
 // The elements from `begin` on, one at a time, in the lanes they belong to.
 inline void ApplyTail(float* y, const float* factors, int64_t begin, int64_t count, LaneSums* lanes,
                       RowSums* sums) {

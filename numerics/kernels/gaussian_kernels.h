@@ -49,7 +49,7 @@ struct ApplyArguments {
   int64_t factor_stride = 0;
   int64_t rows = 0;
   int64_t count = 0;
-  RowSums* sums = nullptr;  // one per row, overwritten
+  RowSums* sums = nullptr;  // one per row, overwritten; null: nothing is counted
 };
 
 using GaussianFn = void (*)(const GaussianArguments& g);

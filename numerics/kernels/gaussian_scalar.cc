@@ -91,6 +91,10 @@ void GaussianScalar(const GaussianArguments& g) { GaussianLoop<Scalar>(g); }
 
 void ApplyScalar(const ApplyArguments& a) {
   for (int64_t r = 0; r < a.rows; ++r) {
+    if (a.sums == nullptr) {
+      MultiplyTail(a.y + r * a.stride, a.factors + r * a.factor_stride, 0, a.count);
+      continue;
+    }
     LaneSums lanes = {};
     a.sums[r] = {};
     ApplyTail(a.y + r * a.stride, a.factors + r * a.factor_stride, 0, a.count, &lanes, &a.sums[r]);

@@ -252,6 +252,18 @@ TEST(RelativeGaussian, GivesTheSameBitsAndCountsOnEveryPath) {
   }
 }
 
+TEST(RelativeGaussian, IsTheSameWhereNothingIsCounted) {
+  for (int64_t cols : {1, 15, 96, 100, 1030}) {
+    Problem counted = MakeProblem(cols);
+    Apply(&counted, 0.05f);
+    for (SimdPath path : Paths()) {
+      Problem p = MakeProblem(cols);
+      ApplyRelativeGaussian(p.y.data(), p.rows, p.cols, p.stride, p.keys, 9, 0.05f, nullptr, path);
+      EXPECT_EQ(BitsOf(p.y), BitsOf(counted.y)) << SimdPathName(path) << " " << cols;
+    }
+  }
+}
+
 TEST(RelativeGaussian, MultipliesByItsFactorsAndLeavesThePaddingAlone) {
   Problem p = MakeProblem(96);
   const std::vector<float> before = p.y;
