@@ -10,6 +10,7 @@
 #include "cli/scan_multipliers.h"
 #include "model/io/loader.h"
 #include "model/io/lora_spec.h"
+#include "model/noise_context.h"
 #include "services/base/status_macros.h"
 #include "services/config/derived.h"
 #include "services/config/idle_fields.h"
@@ -55,6 +56,9 @@ absl::Status PrintModel(const v1::RunConfig& config) {
               static_cast<unsigned long long>(config::NoiseId(policy, aqn)));
   std::printf("# noisy_ops: %s\n", policy.Describe().c_str());
   std::printf("# hw_error_injection: %s\n", policy.injection().Describe().c_str());
+  if (const absl::Status supported = model::CheckPolicySupported(policy); !supported.ok()) {
+    std::printf("# %s; `temper run` refuses it\n", std::string(supported.message()).c_str());
+  }
   if (aqn.enabled) {
     std::printf("# AQN acts on %zu weights\n", numerics::AqnTargets(aqn, shape).size());
     TEMPER_ASSIGN_OR_RETURN(const std::vector<std::string> warnings, AqnWarningsOf(config));

@@ -10,6 +10,7 @@
 #include "cli/supervisor.h"
 #include "model/io/loader.h"
 #include "model/io/lora_spec.h"
+#include "model/noise_context.h"
 #include "prompts/gsm8k_files.h"
 #include "services/base/files.h"
 #include "services/base/signals.h"
@@ -91,7 +92,10 @@ absl::Status CheckRunnable(const v1::RunConfig& config) {
   TEMPER_ASSIGN_OR_RETURN(const model::LoraSpec lora,
                           model::MakeLoraSpec(model, config::LoraSelectionFromConfig(config)));
   const numerics::ModelShape shape = model::NoiseShape(model, lora);
-  TEMPER_RETURN_IF_ERROR(config::NoisePolicyFromConfig(config, shape).status());
+  TEMPER_ASSIGN_OR_RETURN(const numerics::NoisePolicy policy,
+                          config::NoisePolicyFromConfig(config, shape));
+  const absl::Status supported = model::CheckPolicySupported(policy);
+  if (!supported.ok()) return absl::InvalidArgumentError(supported.message());
   for (const double scale : config.eval().error_scales()) {
     TEMPER_RETURN_IF_ERROR(config::EvaluationPolicyFromConfig(config, shape, scale).status());
   }

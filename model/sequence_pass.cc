@@ -18,6 +18,9 @@ namespace {
 constexpr int64_t kLogitRows = 16;
 
 absl::Status CheckRequest(const SequenceRequest& request, const ModelConfig& config) {
+  if (request.policy != nullptr && request.policy->injection().enabled()) {
+    return absl::UnimplementedError("a pass over whole sequences has no hw_error_injection");
+  }
   const auto length = static_cast<int64_t>(request.ids.size());
   if (request.prompt_tokens < 1 || request.prompt_tokens >= length) {
     return absl::InvalidArgumentError(absl::StrCat("sequence ", request.question, ": a prompt of ",

@@ -112,6 +112,14 @@ absl::StatusOr<InjectionPolicy> InjectionPolicy::Create(const InjectionSpec& spe
                                             .exclude_modules = spec.exclude_modules,
                                             .target_layers = spec.target_layers},
                                            shape, &mistakes);
+  for (const int layer : shape.lora_layers) {
+    if (policy.selection_.Contains(Operator::kLoraA, layer) ||
+        policy.selection_.Contains(Operator::kLoraB, layer)) {
+      mistakes.emplace_back(
+          "target_modules: lora_a and lora_b take no injection; it acts on the base's linears");
+      break;
+    }
+  }
   if (spec.enabled && mistakes.empty() && policy.selection_.empty()) {
     mistakes.emplace_back("the targets and excludes leave no operator");
   }

@@ -15,7 +15,8 @@ std::map<std::string, std::string> NoiseRowLabels(const NoiseRowId& row) {
 
 std::optional<double> AchievedShare(const NoisePolicy& policy, const NoiseRowId& id,
                                     const NoiseRow& row) {
-  if (id.role == TensorRole::kWeightNoise) return std::nullopt;
+  // What a format or an injected error makes of its operands follows no law of noisy_ops' scale.
+  if (id.role == TensorRole::kWeightNoise || IsInjection(id)) return std::nullopt;
   const OperatorError error = policy.Error(id.phase, id.direction, id.op, id.layer);
   const bool lawful = error.type == ErrorType::kRelativeGaussian && error.acts() &&
                       policy.noise_key() == NoiseKey::kFresh;

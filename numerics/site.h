@@ -47,7 +47,8 @@ enum class Operator : uint8_t {
 };
 inline constexpr int kOperatorCount = 21;
 
-// Which tensor of an operator an error acts on. Numbers enter sites, of which they have 3 bits.
+// Which tensor of an operator an error acts on. Numbers enter sites, in 3 of the 4 bits of their
+// tensor number (the fourth: docs/numerics.md, "Other errors").
 enum class TensorRole : uint8_t {
   kOutput = 0,
   kGradInput = 1,

@@ -179,7 +179,7 @@ void FindInTheRest(const v1::RunConfig& config, Findings* findings) {
                  "with overlong_cache_tokens 0");
   const v1::EvalConfig& eval = config.eval();
   const auto injected = InjectedEvaluationOf(config);
-  const bool injection_draws = injected.has_value() && injected->noise_seeds > 1;
+  const bool injection_draws = injected.has_value() && injected->draws;
   const bool draws = std::any_of(eval.error_scales().begin(), eval.error_scales().end(),
                                  [](double scale) { return scale > 0.0; });
   const bool alone = eval.enabled() && eval.temperature() == 0 && !injection_draws;

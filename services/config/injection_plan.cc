@@ -68,14 +68,15 @@ std::string InjectionName(const v1::RunConfig& config) {
 
 std::optional<InjectedEvaluation> InjectedEvaluationOf(const v1::RunConfig& config) {
   const absl::StatusOr<numerics::InjectionSpec> spec = InjectionSpecFromConfig(config);
-  if (!spec.ok() || !spec->enabled) return std::nullopt;
+  if (!spec.ok() || !spec->enabled || !(spec->format || spec->error.acts())) return std::nullopt;
   const v1::NoisyOpsConfig& noisy = config.trainer().noisy_ops();
   const auto error = ErrorFromConfig(noisy);
   InjectedEvaluation evaluation;
   evaluation.error_scale = noisy.enabled() ? ErrorStrength(noisy) : 0.0;
   const bool noisy_draws = evaluation.error_scale > 0.0 && noisy.noise_key() != "frozen" &&
                            error.ok() && error->random();
-  if (spec->draws() || noisy_draws || config.eval().temperature() > 0) {
+  evaluation.draws = spec->draws() || noisy_draws || config.eval().temperature() > 0;
+  if (evaluation.draws) {
     evaluation.noise_seeds = config.eval().noise_seeds();
   }
   return evaluation;

@@ -24,9 +24,10 @@ absl::StatusOr<numerics::InjectionPolicy> InjectionFromConfig(const v1::RunConfi
 // noisy_ops where that is on.
 struct InjectedEvaluation {
   double error_scale = 0.0;
+  bool draws = false;
   uint32_t noise_seeds = 1;  // 1 where nothing is drawn
 };
-// nullopt where the block is off or its names are none.
+// nullopt where the block is off, of strength 0 (a null arm), or its names are none.
 std::optional<InjectedEvaluation> InjectedEvaluationOf(const v1::RunConfig& config);
 
 // "mxfp4 weight", for tables; empty where the block is off or its names are none.

@@ -188,6 +188,10 @@ void CheckNoise(const v1::RunConfig& c, Mistakes* m) {
   m->Require(!aqn.enabled() || aqn.where() != "both" || t.max_staleness() == 0,
              "trainer.noise_injection.where: both takes groups of one version; it needs "
              "trainer.max_staleness 0");
+  m->Require(
+      !aqn.enabled() || t.loss() != "sft",
+      "trainer.noise_injection: AQN perturbs what rollouts sample with; trainer.loss sft has "
+      "no rollouts");
   if (m->Status().ok()) m->Add(AqnPlanFromConfig(c, {.num_layers = -1}).status());
 }
 

@@ -113,6 +113,13 @@ class BadInput(RunTestCase):
         self.assertEqual(checked.returncode, 0, checked.stderr)
         self.assertIn("trainer.noisy_ops.all_ops: not built yet", checked.stdout)
         self.refused(USAGE, "all_ops", arguments=("run", recipe, f"run_dir={run_dir}"))
+        for block in ("noisy_ops", "hw_error_injection"):
+            recipe, run_dir = self.recipe(f"unbuilt_{block}", {"trainer": {
+                block: {"enabled": True, "target_modules": ["attention_scores"]}}})
+            checked = temper("check", recipe)
+            self.assertIn("attention_scores is not built", checked.stdout)
+            self.refused(USAGE, "attention_scores is not built",
+                         arguments=("run", recipe, f"run_dir={run_dir}"))
 
     def test_a_broadcaster_that_was_not_compiled_or_does_not_exist(self):
         recipe, run_dir = self.recipe("broadcaster", {})

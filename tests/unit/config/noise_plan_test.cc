@@ -109,6 +109,8 @@ TEST_F(RunConfigTest, AqnPerWorkerIsOfAsynchronousRunsAndAqnInTheLearnerOfSynchr
   EXPECT_TRUE(LoadRunConfig(Write(with("draw: per_worker")), {"trainer.max_staleness=1"}).ok());
   EXPECT_THAT(MistakesOf(with("where: both"), {"trainer.max_staleness=1"}),
               HasSubstr("trainer.noise_injection.where: both"));
+  EXPECT_THAT(MistakesOf(with("draw: per_version"), {"trainer.loss=sft"}),
+              HasSubstr("trainer.noise_injection: AQN perturbs what rollouts sample with"));
   EXPECT_THAT(MistakesOf(with("layer_types: [conv]")), HasSubstr("none of rmsnorm, linear"));
 }
 

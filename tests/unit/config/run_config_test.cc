@@ -187,6 +187,16 @@ TEST_F(RunConfigTest, ARunWithAnInjectionIsEvaluatedUnderIt) {
   EXPECT_EQ(
       evaluation("hw_error_injection: {enabled: true, stochastic_rounding: true}")->noise_seeds,
       3u);
+  EXPECT_FALSE(evaluation("null_arm: true, hw_error_injection: {enabled: true, error_type: "
+                          "relative_gaussian, error_scale: 0}")
+                   .has_value());
+}
+
+TEST_F(RunConfigTest, OneNoiseSeedOfAnInjectionThatDrawsIsASetting) {
+  const std::string drawn = std::string(kMinimal) +
+                            "trainer: {hw_error_injection: {enabled: true, "
+                            "stochastic_rounding: true}}\n";
+  EXPECT_EQ(MistakesOf(drawn + "eval: {error_scales: [0], noise_seeds: 1}\n"), "no mistake");
 }
 
 TEST_F(RunConfigTest, OverridesReplaceValuesAndNameTheirMistakes) {

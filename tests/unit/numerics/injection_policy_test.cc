@@ -170,5 +170,14 @@ TEST(CountChanges, CountsWhatChangedAndLeavesOutWhatIsNotFinite) {
   EXPECT_EQ(stats.sum_sq_value.value(), 1.0 + 4.0 + 16.0);
 }
 
+TEST(InjectionPolicy, AdaptersTakeNone) {
+  InjectionSpec spec = Mxfp4(InjectionPoint::kWeight);
+  spec.target_modules = {"q_proj", "lora_b"};
+  const auto refused = InjectionPolicy::Create(spec, {.num_layers = 4, .lora_layers = {1}});
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("lora_b take no injection"));
+  spec.target_modules = {"q_proj"};
+  EXPECT_TRUE(InjectionPolicy::Create(spec, {.num_layers = 4, .lora_layers = {1}}).ok());
+}
+
 }  // namespace
 }  // namespace temper::numerics

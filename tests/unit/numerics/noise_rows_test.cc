@@ -70,6 +70,10 @@ TEST(CheckAchievedScale, JudgesOnlyErrorsOfWhichTheLawIsKnown) {
   nothing.Count(
       {Phase::kRollout, Direction::kForward, 0, Operator::kInputNorm, TensorRole::kWeightNoise},
       AtScale(0.3));
+  for (const TensorRole injected :
+       {TensorRole::kInputOperand, TensorRole::kWeightOperand, TensorRole::kInjectedOutput}) {
+    nothing.Count({Phase::kRollout, Direction::kForward, 0, Operator::kQ, injected}, AtScale(0.3));
+  }
   EXPECT_TRUE(CheckAchievedScale(Make({.error_scale = 0.1}), nothing).ok());
 }
 
