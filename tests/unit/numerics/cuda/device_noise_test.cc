@@ -86,7 +86,7 @@ class DeviceMemory final {
 };
 
 constexpr int64_t kRows = 8, kCols = 576;
-constexpr NormId kNorm = {.layer = 1, .kind = NormKind::kInputNorm};
+constexpr AqnTarget kNorm = {.layer = 1, .op = Operator::kInputNorm};
 
 // What one replay reads, beside the values.
 struct Step {
@@ -154,7 +154,7 @@ TEST(DeviceNoise, ACapturedGraphDrawsNewNoiseFromRewrittenKeys) {
                             .y_stride = kCols,
                             .eps = 1e-6f,
                             .draws = draw.get(),
-                            .site = NormSite(kNorm)},
+                            .site = AqnSite(kNorm)},
                            stream)
                   .ok());
   QuantizeArguments q =
