@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "numerics/gaussian_counter.h"
 #include "numerics/kernels/gaussian_kernels.h"
 #include "services/base/check.h"
 
@@ -35,10 +36,6 @@ Kernels Select(SimdPath path) {
   return {kernels::GaussianScalar, kernels::ApplyScalar};
 }
 
-kernels::Numbers NumbersOf(GaussianDraw draw) {
-  return draw == GaussianDraw::kFast ? kernels::Numbers::kFast : kernels::Numbers::kExact;
-}
-
 void AddTo(ErrorStats* stats, std::span<const kernels::RowSums> sums) {
   for (const kernels::RowSums& row : sums) {
     stats->changed += static_cast<uint64_t>(row.changed);
@@ -46,11 +43,6 @@ void AddTo(ErrorStats* stats, std::span<const kernels::RowSums> sums) {
     stats->sum_sq_error.Add(row.error);
     stats->sum_sq_value.Add(row.value);
   }
-}
-
-// The counter's first word at an element, a multiple of 8.
-uint32_t CounterOf(int64_t element, GaussianDraw draw) {
-  return static_cast<uint32_t>(element / (draw == GaussianDraw::kFast ? 8 : 4));
 }
 
 // A stretch of columns of some rows.

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_format.h"
 #include "numerics/gaussian.h"
+#include "numerics/gaussian_counter.h"
 #include "numerics/kernels/error_kernels.h"
 #include "services/base/check.h"
 
@@ -85,19 +86,17 @@ class Perturbation {
   // Draws for elements first .. first + count - 1; count <= kBlockElements.
   void BeginBlock(const RowKey& key, int64_t first, int64_t count) {
     const bool strikes = error_.type == ErrorType::kSpike;
-    const bool fast = error_.draw == GaussianDraw::kFast;
-    kernels::GaussianArguments draw = {
-        .out = normals_,
-        .rows = 1,
-        .count = count,
-        .row = &key,
-        .first_counter = static_cast<uint32_t>(first / (fast ? 8 : 4)),
-        .site = site_,
-        .numbers = fast ? kernels::Numbers::kFast : kernels::Numbers::kExact};
+    kernels::GaussianArguments draw = {.out = normals_,
+                                       .rows = 1,
+                                       .count = count,
+                                       .row = &key,
+                                       .first_counter = CounterOf(first, error_.draw),
+                                       .site = site_,
+                                       .numbers = NumbersOf(error_.draw)};
     if (strikes || error_.type == ErrorType::kAbsoluteGaussian) kernels_.gaussian(draw);
     if (!strikes) return;
     draw.out = words_;
-    draw.first_counter = static_cast<uint32_t>(first / 4);
+    draw.first_counter = CounterOf(first, GaussianDraw::kExact);  // words are four a counter
     draw.site = site_ | kStrikeBit;
     draw.numbers = kernels::Numbers::kWords;
     kernels_.gaussian(draw);

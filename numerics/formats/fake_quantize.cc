@@ -251,18 +251,25 @@ void FakeQuantizer::QuantizePart(const MatrixRows& m, const WeightPart& part) co
   }
   const FormatKernels kernels = Select(path_);
   for (int64_t r = 0; r < m.rows; ++r) {
-    const float* x = m.x + r * m.x_stride;
-    QuantizeRow({.kernels = kernels,
-                 .x = x,
-                 .out = m.out + r * m.out_stride,
-                 .cols = m.cols,
-                 .scales = m.scales == nullptr ? nullptr : m.scales + r * ScalesPerRow(m.cols),
-                 .amax = span_ == ScaleSpan::kRow ? AmaxOfRun(kernels, x, m.cols) : part.amax,
-                 .key = {.key = part.key},
-                 .site = part.site,
-                 .first_element = (part.first_row + r) * m.cols,
-                 .stream = Streams(m)});
+    RowJob job = JobOf(kernels, m, r);
+    if (span_ != ScaleSpan::kRow) job.amax = part.amax;
+    job.key = {.key = part.key};
+    job.site = part.site;
+    job.first_element = (part.first_row + r) * m.cols;
+    job.stream = Streams(m);
+    QuantizeRow(job);
   }
+}
+
+FakeQuantizer::RowJob FakeQuantizer::JobOf(const FormatKernels& kernels, const MatrixRows& m,
+                                           int64_t r) const {
+  const float* x = m.x + r * m.x_stride;
+  return {.kernels = kernels,
+          .x = x,
+          .out = m.out + r * m.out_stride,
+          .cols = m.cols,
+          .scales = m.scales == nullptr ? nullptr : m.scales + r * ScalesPerRow(m.cols),
+          .amax = span_ == ScaleSpan::kRow ? AmaxOfRun(kernels, x, m.cols) : Amax()};
 }
 
 absl::Status FakeQuantizer::QuantizeWeight(std::span<const int64_t> shape, const float* x,
@@ -295,15 +302,10 @@ void FakeQuantizer::QuantizeRows(const MatrixRows& m, std::span<const RowKey> ke
                "one key per row");
   const FormatKernels kernels = Select(path_);
   for (int64_t r = 0; r < m.rows; ++r) {
-    const float* x = m.x + r * m.x_stride;
-    QuantizeRow({.kernels = kernels,
-                 .x = x,
-                 .out = m.out + r * m.out_stride,
-                 .cols = m.cols,
-                 .scales = m.scales == nullptr ? nullptr : m.scales + r * ScalesPerRow(m.cols),
-                 .amax = span_ == ScaleSpan::kRow ? AmaxOfRun(kernels, x, m.cols) : Amax(),
-                 .key = spec_.stochastic_rounding ? keys[static_cast<size_t>(r)] : RowKey(),
-                 .site = site});
+    RowJob job = JobOf(kernels, m, r);
+    if (spec_.stochastic_rounding) job.key = keys[static_cast<size_t>(r)];
+    job.site = site;
+    QuantizeRow(job);
   }
 }
 

@@ -26,6 +26,10 @@
 
 namespace temper::numerics {
 
+namespace kernels {
+struct FormatKernels;
+}
+
 // The largest magnitude of a tensor, or of a part of it.
 struct Amax {
   float finite = 0.0f;      // of the values that are finite
@@ -87,6 +91,8 @@ class FakeQuantizer final {
  private:
   struct RowJob;
   FakeQuantizer(const FormatSpec& spec, Operand operand, SimdPath path);
+  // Row r of m, without a key; amax is its own where the span is the row.
+  RowJob JobOf(const kernels::FormatKernels& kernels, const MatrixRows& m, int64_t r) const;
   void QuantizeRow(const RowJob& job) const;
   void QuantizeTiles(const MatrixRows& m, const WeightPart& part) const;
 

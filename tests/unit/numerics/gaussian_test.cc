@@ -15,23 +15,10 @@
 
 #include "numerics/site.h"
 #include "services/base/random_key.h"
+#include "tests/unit/numerics/simd_paths.h"
 
 namespace temper::numerics {
 namespace {
-
-std::vector<SimdPath> Paths() {
-  std::vector<SimdPath> paths;
-  for (SimdPath path : {SimdPath::kScalar, SimdPath::kAvx2, SimdPath::kAvx512}) {
-    if (SimdPathSupported(path)) paths.push_back(path);
-  }
-  return paths;
-}
-
-std::vector<uint32_t> BitsOf(const std::vector<float>& values) {
-  std::vector<uint32_t> bits;
-  for (float value : values) bits.push_back(std::bit_cast<uint32_t>(value));
-  return bits;
-}
 
 class Gaussian : public ::testing::TestWithParam<GaussianDraw> {
  protected:

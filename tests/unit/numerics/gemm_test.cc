@@ -9,17 +9,10 @@
 #include <vector>
 
 #include "numerics/gaussian.h"
+#include "tests/unit/numerics/simd_paths.h"
 
 namespace temper::numerics {
 namespace {
-
-std::vector<SimdPath> Paths() {
-  std::vector<SimdPath> paths;
-  for (SimdPath path : {SimdPath::kScalar, SimdPath::kAvx2, SimdPath::kAvx512}) {
-    if (SimdPathSupported(path)) paths.push_back(path);
-  }
-  return paths;
-}
 
 std::vector<float> Random(int64_t count, uint64_t key) {
   std::vector<float> out(static_cast<size_t>(count));

@@ -13,6 +13,7 @@
 #include "numerics/gaussian.h"
 #include "numerics/site.h"
 #include "services/base/random_key.h"
+#include "tests/unit/numerics/simd_paths.h"
 
 namespace temper::numerics {
 namespace {
@@ -20,20 +21,6 @@ namespace {
 constexpr uint32_t kSite = Site(3, Operator::kDown, TensorRole::kOutput);
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-std::vector<SimdPath> Paths() {
-  std::vector<SimdPath> paths;
-  for (SimdPath path : {SimdPath::kScalar, SimdPath::kAvx2, SimdPath::kAvx512}) {
-    if (SimdPathSupported(path)) paths.push_back(path);
-  }
-  return paths;
-}
-
-std::vector<uint32_t> BitsOf(const std::vector<float>& values) {
-  std::vector<uint32_t> bits;
-  for (float value : values) bits.push_back(std::bit_cast<uint32_t>(value));
-  return bits;
-}
 
 // One of every kind, large enough to act on normals in short rows.
 std::vector<OperatorError> AllErrors() {

@@ -8,23 +8,9 @@
 #include <vector>
 
 #include "numerics/formats/fake_quantize.h"
-#include "numerics/simd_path.h"
+#include "tests/unit/numerics/simd_paths.h"
 
 namespace temper::numerics {
-
-inline std::vector<SimdPath> Paths() {
-  std::vector<SimdPath> paths;
-  for (SimdPath path : {SimdPath::kScalar, SimdPath::kAvx2, SimdPath::kAvx512}) {
-    if (SimdPathSupported(path)) paths.push_back(path);
-  }
-  return paths;
-}
-
-inline std::vector<uint32_t> BitsOf(const std::vector<float>& values) {
-  std::vector<uint32_t> bits;
-  for (float value : values) bits.push_back(std::bit_cast<uint32_t>(value));
-  return bits;
-}
 
 // Normals times `sd`.
 std::vector<float> Gaussians(int64_t count, float sd, uint64_t seed = 1);
