@@ -12,6 +12,9 @@ add_compile_options(
 if(TEMPER_SANITIZE)
   target_compile_options(temper_options INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${TEMPER_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=undefined>)
+  # Instrumentation hides initialisations from GCC's flow analysis (its manual says so): false alarms.
+  target_compile_options(temper_options INTERFACE
+    $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>)
   target_link_options(temper_options INTERFACE -fsanitize=${TEMPER_SANITIZE})
 endif()
 
@@ -43,12 +46,52 @@ if(TEMPER_SANITIZE MATCHES "thread")
     "TSAN_OPTIONS=ignore_noninstrumented_modules=1 suppressions=${CMAKE_CURRENT_LIST_DIR}/tsan_suppressions.txt")
 endif()
 
-# temper_library(NAME SOURCES a.cc ... DEPS ... [PRIVATE_DEPS ...])
-#   Target temper_NAME. DEPS are public, PRIVATE_DEPS are seen by the .cc files alone.
+option(TEMPER_UNITED "Compile a target's files a few at a time; OFF: each alone, which finds missing includes" ON)
+
+# temper_unite(RESULT TARGET a.cc ...)
+#   Sets RESULT to files that include the given ones, up to eight each: most of a compilation goes into
+#   reading the headers of LibTorch, gRPC and GoogleTest, here once for eight. Two files of a target may
+#   then not give one name to different things, in unnamed namespaces either. Not CMake's UNITY_BUILD:
+#   that writes absolute paths, and ccache would find nothing in another checkout.
+function(temper_unite result target)
+  if(NOT TEMPER_UNITED)
+    set(${result} ${ARGN} PARENT_SCOPE)
+    return()
+  endif()
+  set(files ${ARGN})
+  set(united "")
+  set(number 0)
+  set(first 0)
+  list(LENGTH files left)
+  while(left GREATER 0)
+    math(EXPR size "(${left} + (${left} + 7) / 8 - 1) / ((${left} + 7) / 8)")  # even batches
+    list(SUBLIST files ${first} ${size} batch)
+    math(EXPR first "${first} + ${size}")
+    math(EXPR left "${left} - ${size}")
+    set(text "")
+    foreach(source IN LISTS batch)
+      file(RELATIVE_PATH path "${CMAKE_SOURCE_DIR}" "${CMAKE_CURRENT_SOURCE_DIR}/${source}")
+      string(APPEND text "#include \"${path}\"\n")
+    endforeach()
+    set(file "${CMAKE_BINARY_DIR}/united/${target}_${number}.cc")
+    file(CONFIGURE OUTPUT "${file}" CONTENT "${text}" @ONLY)
+    # A class of an included file that holds one of its unnamed namespace: right, but GCC takes it for a header.
+    set_source_files_properties("${file}" PROPERTIES COMPILE_OPTIONS
+      "$<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>")
+    list(APPEND united "${file}")
+    math(EXPR number "${number} + 1")
+  endwhile()
+  set(${result} ${united} PARENT_SCOPE)
+endfunction()
+
+# temper_library(NAME SOURCES a.cc ... [SEPARATE b.cc ...] DEPS ... [PRIVATE_DEPS ...])
+#   Target temper_NAME. DEPS are public, PRIVATE_DEPS are seen by the .cc files alone. SEPARATE: files
+#   with compiler options of their own.
 function(temper_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS;PRIVATE_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;SEPARATE;DEPS;PRIVATE_DEPS" ${ARGN})
   set(target temper_${name})
-  add_library(${target} STATIC ${ARG_SOURCES})
+  temper_unite(sources ${target} ${ARG_SOURCES})
+  add_library(${target} STATIC ${sources} ${ARG_SEPARATE})
   target_link_libraries(${target} PUBLIC temper_options ${ARG_DEPS} PRIVATE ${ARG_PRIVATE_DEPS})
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON)
   add_dependencies(temper_code ${target})
@@ -67,14 +110,16 @@ function(temper_binary name)
   endif()
 endfunction()
 
-# temper_test(PATH SOURCES x_test.cc ... DEPS ... [TIMEOUT seconds] [LABELS unit|integration|e2e|golden])
+# temper_test(PATH SOURCES x_test.cc ... [SEPARATE y_test.cc ...] DEPS ... [TIMEOUT seconds] [LABELS unit|integration|e2e|golden])
 #   One GoogleTest program and one CTest entry. PATH is "<level>/<room>/<what>", its first part the
-#   default label. Programs run in the source folder's root.
+#   default label. Programs run in the source folder's root. SEPARATE: files compiled alone, since
+#   their helpers are named like others'.
 function(temper_test path)
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;SEPARATE;DEPS;LABELS" ${ARGN})
   string(REPLACE "/" "_" target "test_${path}")
   string(REGEX REPLACE "/.*" "" level "${path}")
-  add_executable(${target} ${ARG_SOURCES} ${TEMPER_PROGRAM_OBJECTS})
+  temper_unite(sources ${target} ${ARG_SOURCES})
+  add_executable(${target} ${sources} ${ARG_SEPARATE} ${TEMPER_PROGRAM_OBJECTS})
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests")
   target_link_libraries(${target} PRIVATE temper_options ${ARG_DEPS} GTest::gmock GTest::gtest_main)
   target_compile_options(${target} PRIVATE ${TEMPER_TEST_OPTIONS})
@@ -90,7 +135,7 @@ function(temper_test path)
   endif()
   set_tests_properties(${path} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
     ENVIRONMENT "${TEMPER_TEST_ENVIRONMENT}")
-  foreach(source IN LISTS ARG_SOURCES)
+  foreach(source IN LISTS ARG_SOURCES ARG_SEPARATE)
     get_filename_component(absolute "${source}" ABSOLUTE)
     set_property(GLOBAL APPEND PROPERTY TEMPER_TEST_SOURCES "${absolute}")
   endforeach()

@@ -8,31 +8,31 @@
 namespace temper::scan {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
-Json RowJson(const StaticRow& row) {
-  Json blocks = Json::object();
+OrderedJson RowJson(const StaticRow& row) {
+  OrderedJson blocks = OrderedJson::object();
   for (size_t i = 0; i < row.block_row_sqnr_db.size(); ++i) {
     const int percent = static_cast<int>(100 * kBlockRowQuantiles[i] + 0.5);
     blocks[absl::StrCat("p", percent)] = row.block_row_sqnr_db[i];
   }
-  Json json = {{"error", row.error}, {"role", RoleName(row.role)}, {"layer", row.layer}};
+  OrderedJson json = {{"error", row.error}, {"role", RoleName(row.role)}, {"layer", row.layer}};
   if (row.role != Role::kLayerOutput) json["op"] = std::string(numerics::OperatorName(row.op));
-  json.update(Json{{"sqnr_db", row.sqnr_db},
-                   {"sqnr_db_without_largest", row.sqnr_db_without_largest},
-                   {"block_row_sqnr_db", std::move(blocks)},
-                   {"dead_zone", row.dead_zone},
-                   {"relative_error", row.relative_error},
-                   {"saturation", row.saturation},
-                   {"elements", row.elements},
-                   {"non_finite", row.non_finite}});
+  json.update(OrderedJson{{"sqnr_db", row.sqnr_db},
+                          {"sqnr_db_without_largest", row.sqnr_db_without_largest},
+                          {"block_row_sqnr_db", std::move(blocks)},
+                          {"dead_zone", row.dead_zone},
+                          {"relative_error", row.relative_error},
+                          {"saturation", row.saturation},
+                          {"elements", row.elements},
+                          {"non_finite", row.non_finite}});
   return json;
 }
 
-Json ProfileJson(const ModelProfile& profile) {
-  Json layers = Json::array();
+OrderedJson ProfileJson(const ModelProfile& profile) {
+  OrderedJson layers = OrderedJson::array();
   for (size_t l = 0; l < profile.size(); ++l) {
-    Json layer = {{"layer", l}, {"rows", profile[l].rows}};
+    OrderedJson layer = {{"layer", l}, {"rows", profile[l].rows}};
     for (const ProfileField& field : ProfileFields()) {
       layer[std::string(field.name)] = profile[l].*field.value;
     }
@@ -42,21 +42,21 @@ Json ProfileJson(const ModelProfile& profile) {
   return layers;
 }
 
-Json SensitivityJson(const LayerSensitivity& row, const std::string& error) {
-  Json json = {{"error", error}, {"layer", row.layer}};
+OrderedJson SensitivityJson(const LayerSensitivity& row, const std::string& error) {
+  OrderedJson json = {{"error", error}, {"layer", row.layer}};
   if (row.op.has_value()) json["op"] = std::string(numerics::OperatorName(*row.op));
   json["kl_nats"] = row.kl_nats;
   return json;
 }
 
-Json LabelJson(const LayerLabel& label) {
+OrderedJson LabelJson(const LayerLabel& label) {
   return {{"layer", label.layer},
           {"value", label.value},
           {"label", std::string(numerics::SensitivityLabelName(label.label))},
           {"multiplier", label.multiplier}};
 }
 
-Json AdviceJson(const FormatAdvice& advice) {
+OrderedJson AdviceJson(const FormatAdvice& advice) {
   return {{"format", advice.format},
           {"training", advice.training == numerics::TrainingMode::kLora ? "lora" : "full"},
           {"quantized_inputs", advice.quantized_inputs},
@@ -68,25 +68,25 @@ Json AdviceJson(const FormatAdvice& advice) {
           {"reason", advice.advice.reason}};
 }
 
-Json SuspectJson(const Suspicion& suspect) {
+OrderedJson SuspectJson(const Suspicion& suspect) {
   return {{"layer", suspect.layer},
           {"z", suspect.z},
           {"value", suspect.value},
           {"field", suspect.field}};
 }
 
-Json FaultJson(const FaultReport& fault) {
-  Json json = {{"injected", fault.injected},
-               {"references", fault.references},
-               {"repeats", fault.repeats},
-               {"evidence", EvidenceName(fault.finding.evidence)},
-               {"symptom", fault.finding.symptom}};
+OrderedJson FaultJson(const FaultReport& fault) {
+  OrderedJson json = {{"injected", fault.injected},
+                      {"references", fault.references},
+                      {"repeats", fault.repeats},
+                      {"evidence", EvidenceName(fault.finding.evidence)},
+                      {"symptom", fault.finding.symptom}};
   if (!fault.finding.ranking.empty()) json["layer"] = fault.finding.ranking[0].layer;
   if (fault.kl_nats.has_value()) json["kl_nats"] = *fault.kl_nats;
   return json;
 }
 
-Json HeaderJson(const ScanResult& result) {
+OrderedJson HeaderJson(const ScanResult& result) {
   return {
       {"format", "temper-scan-1"},
       {"model",
@@ -101,41 +101,41 @@ Json HeaderJson(const ScanResult& result) {
        {{"weights", result.weight_seconds}, {"activations", result.activation_seconds}}}};
 }
 
-Json LabelsJson(const Labels& labels) {
-  Json layers = Json::array();
+OrderedJson LabelsJson(const Labels& labels) {
+  OrderedJson layers = OrderedJson::array();
   for (const LayerLabel& label : labels.layers) layers.push_back(LabelJson(label));
   return {{"by", labels.by}, {"error", labels.error}, {"layers", std::move(layers)}};
 }
 
 // A kind, then the fields of `json`.
-std::string Line(const char* kind, const Json& json) {
-  Json line = {{"kind", kind}};
+std::string Line(const char* kind, const OrderedJson& json) {
+  OrderedJson line = {{"kind", kind}};
   line.update(json);
-  return line.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return line.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
 }
 
 }  // namespace
 
 std::string ToJson(const ScanResult& result) {
-  Json json = HeaderJson(result);
-  json["static"] = Json::array();
+  OrderedJson json = HeaderJson(result);
+  json["static"] = OrderedJson::array();
   for (const StaticRow& row : result.static_rows) json["static"].push_back(RowJson(row));
-  json["sensitivity"] = Json::array();
+  json["sensitivity"] = OrderedJson::array();
   for (const LayerSensitivity& row : result.sensitivity) {
     json["sensitivity"].push_back(SensitivityJson(row, result.sensitivity_error));
   }
   if (result.labels.has_value()) json["labels"] = LabelsJson(*result.labels);
-  json["advice"] = Json::array();
+  json["advice"] = OrderedJson::array();
   for (const FormatAdvice& advice : result.advice) json["advice"].push_back(AdviceJson(advice));
   json["profile"] = ProfileJson(result.profile);
   if (result.fault.has_value()) {
     json["fault"] = FaultJson(*result.fault);
-    json["fault"]["ranking"] = Json::array();
+    json["fault"]["ranking"] = OrderedJson::array();
     for (const Suspicion& suspect : result.fault->finding.ranking) {
       json["fault"]["ranking"].push_back(SuspectJson(suspect));
     }
   }
-  return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return json.dump(1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
 }
 
 std::vector<std::string> ToJsonLines(const ScanResult& result) {
@@ -146,7 +146,7 @@ std::vector<std::string> ToJsonLines(const ScanResult& result) {
   }
   if (result.labels.has_value()) {
     for (const LayerLabel& label : result.labels->layers) {
-      Json json = {{"by", result.labels->by}, {"error", result.labels->error}};
+      OrderedJson json = {{"by", result.labels->by}, {"error", result.labels->error}};
       json.update(LabelJson(label));
       lines.push_back(Line("label", json));
     }

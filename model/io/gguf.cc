@@ -38,10 +38,6 @@ bool IsSupported(uint32_t type) {
   return false;
 }
 
-bool IsBlocked(GgufType type) {
-  return type == GgufType::kQ4_0 || type == GgufType::kQ4_1 || type == GgufType::kQ8_0;
-}
-
 absl::StatusOr<GgufTensorRow> ReadTensorRow(GgufCursor& cursor) {
   GgufTensorRow row;
   TEMPER_ASSIGN_OR_RETURN(row.name, cursor.ReadString("the name of a tensor"));

@@ -21,6 +21,11 @@ namespace temper::model {
 // How a GGUF tensor is stored; the values are those of the format.
 enum class GgufType : uint32_t { kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ8_0 = 8, kBF16 = 30 };
 
+// Whether elements are stored in blocks of 32 that share a scale.
+constexpr bool IsBlocked(GgufType type) {
+  return type == GgufType::kQ4_0 || type == GgufType::kQ4_1 || type == GgufType::kQ8_0;
+}
+
 struct GgufTensorRow;  // of the file's tensor table; private to gguf.cc
 
 // One opened file. Thread-safe once opened. Opening reads metadata and the tensor table under

@@ -33,10 +33,6 @@ int64_t UnitBytes(GgufType type) {
   return 0;
 }
 
-bool IsBlocked(GgufType type) {
-  return type == GgufType::kQ4_0 || type == GgufType::kQ4_1 || type == GgufType::kQ8_0;
-}
-
 float ReadHalf(const std::byte* bytes) {
   uint16_t bits;
   std::memcpy(&bits, bytes, sizeof(bits));

@@ -28,10 +28,6 @@ std::string Join(const std::string& dir, std::string_view name) {
   return (std::filesystem::path(dir) / name).string();
 }
 
-absl::Status Annotate(const absl::Status& status, const std::string& path) {
-  return absl::Status(status.code(), base::Cat(path, ": ", base::FromAbsl(status.message())));
-}
-
 // The text of `dir`/`name`, or "" if there is no such file.
 absl::StatusOr<std::string> ReadOptional(const std::string& dir, std::string_view name) {
   const std::string path = Join(dir, name);
@@ -50,12 +46,12 @@ absl::StatusOr<ModelConfig> LoadDirectoryConfig(const std::string& dir) {
   const std::string path = Join(dir, "config.json");
   TEMPER_ASSIGN_OR_RETURN(const std::string text, base::ReadFile(path, kMaxConfigBytes));
   absl::StatusOr<ModelConfig> config = ParseModelConfig(text);
-  if (!config.ok()) return Annotate(config.status(), path);
+  if (!config.ok()) return base::Annotate(config.status(), path);
   TEMPER_ASSIGN_OR_RETURN(const std::string generation,
                           ReadOptional(dir, "generation_config.json"));
   if (!generation.empty()) {
     const absl::Status merged = MergeGenerationConfig(generation, *config);
-    if (!merged.ok()) return Annotate(merged, dir);
+    if (!merged.ok()) return base::Annotate(merged, dir);
   }
   return config;
 }
@@ -121,7 +117,7 @@ absl::StatusOr<ModelConfig> LoadModelConfig(const std::string& path) {
   if (IsDirectory(path)) return LoadDirectoryConfig(path);
   TEMPER_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path));
   absl::StatusOr<ModelConfig> config = ModelConfigFromGguf(*file);
-  if (!config.ok()) return Annotate(config.status(), path);
+  if (!config.ok()) return base::Annotate(config.status(), path);
   return config;
 }
 
@@ -146,7 +142,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& path
     TEMPER_ASSIGN_OR_RETURN(const GgufTokenizer metadata, TokenizerFromGguf(*file));
     tokenizer = Tokenizer::FromGguf(metadata);
   }
-  if (!tokenizer.ok()) return Annotate(tokenizer.status(), path);
+  if (!tokenizer.ok()) return base::Annotate(tokenizer.status(), path);
   return tokenizer;
 }
 
@@ -167,7 +163,7 @@ absl::StatusOr<ChatTemplate> LoadChatTemplate(const std::string& path) {
     }
   }
   absl::StatusOr<ChatTemplate> result = RecognizeChatTemplate(text);
-  if (!result.ok()) return Annotate(result.status(), path);
+  if (!result.ok()) return base::Annotate(result.status(), path);
   return result;
 }
 

@@ -13,10 +13,6 @@ constexpr char kConfig[] = "config.json";
 constexpr char kTokenizer[] = "tokenizer.json";
 constexpr char kChatTemplate[] = "chat_template.jinja";
 
-absl::Status Annotate(const absl::Status& status, std::string_view file) {
-  return absl::Status(status.code(), base::Cat(file, ": ", base::FromAbsl(status.message())));
-}
-
 }  // namespace
 
 absl::StatusOr<ModelFiles> LoadModelFiles(const std::string& path, bool with_chat_template) {
@@ -44,14 +40,14 @@ absl::StatusOr<ModelParts> ParseModelFiles(const ModelFiles& files) {
   }
   ModelParts parts;
   absl::StatusOr<ModelConfig> config = ParseModelConfig(files.at(kConfig));
-  if (!config.ok()) return Annotate(config.status(), kConfig);
+  if (!config.ok()) return base::Annotate(config.status(), kConfig);
   parts.config = *std::move(config);
   auto tokenizer = Tokenizer::FromJson(files.at(kTokenizer));
-  if (!tokenizer.ok()) return Annotate(tokenizer.status(), kTokenizer);
+  if (!tokenizer.ok()) return base::Annotate(tokenizer.status(), kTokenizer);
   parts.tokenizer = *std::move(tokenizer);
   if (const auto text = files.find(kChatTemplate); text != files.end()) {
     absl::StatusOr<ChatTemplate> chat_template = RecognizeChatTemplate(text->second);
-    if (!chat_template.ok()) return Annotate(chat_template.status(), kChatTemplate);
+    if (!chat_template.ok()) return base::Annotate(chat_template.status(), kChatTemplate);
     parts.chat_template = *std::move(chat_template);
   }
   return parts;

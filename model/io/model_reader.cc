@@ -12,10 +12,6 @@
 namespace temper::model {
 namespace {
 
-absl::Status Annotate(const absl::Status& status, const std::string& path) {
-  return absl::Status(status.code(), base::Cat(path, ": ", base::FromAbsl(status.message())));
-}
-
 // Older files store these besides the weights.
 bool IsRedundant(const ModelConfig& config, const std::string& name) {
   return (config.tie_word_embeddings && name == "lm_head.weight") ||
@@ -43,7 +39,7 @@ absl::Status ModelReader::OpenDirectory(const std::string& path) {
     if (!IsRedundant(config_, name)) shapes.emplace(name, entry.shape);
   }
   const absl::Status complete = CheckTensors(config_, shapes);
-  if (!complete.ok()) return Annotate(complete, path);
+  if (!complete.ok()) return base::Annotate(complete, path);
   for (ExpectedTensor& expected : ExpectedTensors(config_)) {
     const StorageType storage = directory_->entries().at(expected.name).type;
     tensors_.push_back({std::move(expected.name), std::move(expected.shape), storage});
@@ -54,10 +50,10 @@ absl::Status ModelReader::OpenDirectory(const std::string& path) {
 absl::Status ModelReader::OpenGguf(const std::string& path) {
   TEMPER_ASSIGN_OR_RETURN(gguf_, GgufFile::Open(path));
   absl::StatusOr<ModelConfig> config = ModelConfigFromGguf(*gguf_);
-  if (!config.ok()) return Annotate(config.status(), path);
+  if (!config.ok()) return base::Annotate(config.status(), path);
   config_ = *std::move(config);
   const absl::Status complete = CheckGgufTensors(*gguf_, config_);
-  if (!complete.ok()) return Annotate(complete, path);
+  if (!complete.ok()) return base::Annotate(complete, path);
   for (ExpectedTensor& expected : ExpectedTensors(config_)) {
     const StorageType storage = StorageOf(gguf_->tensors().at(GgufName(expected.name)).type);
     tensors_.push_back({std::move(expected.name), std::move(expected.shape), storage});

@@ -20,7 +20,7 @@ namespace {
 constexpr char kConfigFile[] = "/adapter_config.json";
 constexpr char kWeightsFile[] = "/adapter_model.safetensors";
 constexpr char kPrefix[] = "base_model.model.";
-constexpr int64_t kMaxConfigBytes = 16 << 20;
+constexpr int64_t kMaxAdapterConfigBytes = 16 << 20;
 
 absl::Status Unsupported(const std::string& dir, std::string_view what) {
   return absl::InvalidArgumentError(base::Cat(dir, kConfigFile, ": ", what, " is not supported"));
@@ -28,7 +28,7 @@ absl::Status Unsupported(const std::string& dir, std::string_view what) {
 
 absl::StatusOr<json::Value> ReadConfig(const std::string& dir) {
   const std::string path = dir + kConfigFile;
-  TEMPER_ASSIGN_OR_RETURN(const std::string text, base::ReadFile(path, kMaxConfigBytes));
+  TEMPER_ASSIGN_OR_RETURN(const std::string text, base::ReadFile(path, kMaxAdapterConfigBytes));
   return json::ParseObject(text, path);
 }
 

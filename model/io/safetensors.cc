@@ -80,10 +80,6 @@ absl::StatusOr<SafetensorsFile::Entry> ParseEntry(const json::Value& value,
   return entry;
 }
 
-absl::Status Annotate(const absl::Status& status, std::string_view where) {
-  return absl::Status(status.code(), base::Cat(where, ": ", base::FromAbsl(status.message())));
-}
-
 // Entries sorted by where they lie must follow one another without gap or overlap.
 absl::Status CheckCoverage(const std::map<std::string, SafetensorsFile::Entry>& entries,
                            std::span<const std::byte> data, const std::string& path) {
@@ -182,7 +178,7 @@ absl::Status SafetensorsFile::ParseHeader() {
   for (const auto& [name, value] : header->items()) {
     if (name == "__metadata__") continue;
     absl::StatusOr<Entry> entry = ParseEntry(value, data);
-    if (!entry.ok()) return Annotate(entry.status(), base::Cat(path, ": tensor ", name));
+    if (!entry.ok()) return base::Annotate(entry.status(), base::Cat(path, ": tensor ", name));
     entries_.emplace(name, *std::move(entry));
   }
   return CheckCoverage(entries_, data, path);

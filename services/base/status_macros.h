@@ -2,10 +2,22 @@
 
 // Status plumbing that Abseil 20220623 lacks. Prefixed, because LibTorch defines bare names.
 
+#include <string_view>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "services/base/text.h"
+
+namespace temper::base {
+
+// `status` with "WHERE: " before its message; OK stays OK.
+inline absl::Status Annotate(const absl::Status& status, std::string_view where) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(), Cat(where, ": ", status.message()));
+}
+
+}  // namespace temper::base
 
 // Returns the status of `expr` from the enclosing function unless it is OK.
 #define TEMPER_RETURN_IF_ERROR(expr)                 \

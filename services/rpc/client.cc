@@ -39,11 +39,6 @@ grpc::ChannelArguments ArgumentsOfChannel(int max_message_bytes) {
   return arguments;
 }
 
-absl::Status Annotate(std::string_view method, const absl::Status& status) {
-  if (status.ok()) return status;
-  return absl::Status(status.code(), base::Cat(method, ": ", status.message()));
-}
-
 // One attempt, cancelled when a stop is requested.
 absl::Status RunAttempt(const CallOptions& options, absl::Time deadline,
                         absl::FunctionRef<grpc::Status(grpc::ClientContext*)> attempt) {
@@ -97,17 +92,18 @@ absl::Status CallWithRetries(const CallOptions& options,
   base::StopToken never;
   base::StopToken* stop = options.stop != nullptr ? options.stop : &never;
   for (int number = 1;; ++number) {
-    if (stop->StopRequested()) return Annotate(options.method, stopped);
+    if (stop->StopRequested()) return base::Annotate(stopped, options.method);
     const absl::Time deadline = std::min(options.clock->Now() + options.timeout, options.deadline);
     const absl::Status status = RunAttempt(options, deadline, attempt);
     if (!absl::IsUnavailable(status) || number >= options.retry.max_attempts) {
-      return Annotate(options.method, status);
+      return base::Annotate(status, options.method);
     }
     const absl::Duration wait =
         BackoffBefore(options.retry, number + 1, options.method, options.jitter_key);
-    if (options.clock->Now() + wait >= options.deadline) return Annotate(options.method, status);
+    if (options.clock->Now() + wait >= options.deadline)
+      return base::Annotate(status, options.method);
     if (options.metrics != nullptr) options.metrics->CountRetry(options.method);
-    if (stop->WaitFor(wait, options.clock)) return Annotate(options.method, stopped);
+    if (stop->WaitFor(wait, options.clock)) return base::Annotate(stopped, options.method);
   }
 }
 

@@ -8,7 +8,7 @@
 namespace temper::rollout_worker {
 namespace {
 
-constexpr absl::Duration kPatience = absl::Seconds(20);
+constexpr absl::Duration kLongestWait = absl::Seconds(20);
 
 }  // namespace
 
@@ -39,7 +39,7 @@ absl::StatusOr<model::GenerateResult> FakeSampler::Generate(const model::Generat
     const auto may_begin = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
       return begin_after_ == 0 || (installed_ != nullptr && installed_->version >= begin_after_);
     };
-    mutex_.AwaitWithTimeout(absl::Condition(&may_begin), kPatience);
+    mutex_.AwaitWithTimeout(absl::Condition(&may_begin), kLongestWait);
   }
   const model::InstalledWeights begun_with = hooks.weights();
   if (begun_with == nullptr) return absl::FailedPreconditionError("nothing is installed");
@@ -94,7 +94,7 @@ void FakeSampler::FailOnce(absl::Status status) {
 }
 bool FakeSampler::AwaitRunning() const {
   absl::MutexLock lock(&mutex_);
-  return mutex_.AwaitWithTimeout(absl::Condition(&running_), kPatience);
+  return mutex_.AwaitWithTimeout(absl::Condition(&running_), kLongestWait);
 }
 int FakeSampler::cancelled() const {
   absl::MutexLock lock(&mutex_);
